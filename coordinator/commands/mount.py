@@ -230,6 +230,7 @@ def umount(
             f"no copy is mounted at {directory}",
             hint=f"mounted copies on this host: {', '.join(others) or 'none'}",
         )
+    places.require_own(found)
     life = found.life()
     _refuse(found, life, force=force)
     if not dry_run:

@@ -16,8 +16,9 @@ from typing import Final
 from shared.host.errors import ConfigurationError, LockedError, UsageError
 from shared.host.extras import require_extra
 from shared.host.processes import Runner
-from shared.serving import noted_places
+from shared.serving import mount_table, noted_places
 from shared.serving.asking import Life, life_of
+from shared.serving.refusals import of_another, unmountable
 
 #: How our mounts are told from others.
 SUBTYPE: Final = "vmbackup"
@@ -42,13 +43,15 @@ class NoDeviceError(ConfigurationError):
 class MountedCopy:
     """A directory where a copy is mounted; `what` is VM and stamp.
 
-    If its files are mounted one by one, these are they; `noted`: it is such a one.
+    If its files are mounted one by one, these are they; `noted`: it is such a one. `owner` is who
+    mounted it, as the kernel has it; None if that is not known.
     """
 
     place: str
     what: str
     files: tuple[str, ...] = ()
     noted: bool = False
+    owner: int | None = None
 
     @property
     def alive(self) -> bool:
@@ -57,9 +60,16 @@ class MountedCopy:
 
     def life(self) -> Life:
         """What its server is like: it is asked, and waited for at most `asking.ASK_SECONDS`."""
-        if self.noted:
-            return Life.SERVED if noted_places.served(Path(self.place)) else Life.GONE
-        return life_of(self.place)
+        if not self.noted:
+            return life_of(self.place)
+        if not self.own:  # it is not for us to tell
+            return Life.SERVED
+        return Life.SERVED if noted_places.served(Path(self.place)) else Life.GONE
+
+    @property
+    def own(self) -> bool:
+        """Whether it is of the user who runs this; those of others are not root's either."""
+        return self.owner == os.geteuid()
 
 
 def require_fuse(device: str = _DEVICE) -> None:
@@ -84,18 +94,17 @@ def require_device(device: str = _DEVICE) -> None:
 
 def mounted(table: Path = _TABLE, *, kind: str = SUBTYPE) -> list[MountedCopy]:
     """The copies that are mounted on this host, by servers of this kind."""
-    found, single = [], dict[tuple[str, str], list[str]]()
-    try:
-        text = table.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError:
-        return []
-    for line in text.split("\n"):  # names may have whatever else ends a line
-        source, place, system = (*map(_unescaped, line.split(" ")), "", "", "")[:3]
-        if system == f"fuse.{kind}":
-            found.append(MountedCopy(place, source))
-        elif (kind, system) == (SUBTYPE, f"fuse.{FILE_SUBTYPE}"):
-            single.setdefault((os.path.dirname(place), source), []).append(place)
-    noted = (MountedCopy(*key, tuple(files), noted=True) for key, files in single.items())
+    found, single = [], dict[tuple[str, str, int | None], list[str]]()
+    for row in mount_table.read(table):
+        if row.system == f"fuse.{kind}":
+            found.append(MountedCopy(row.place, row.source, owner=row.owner))
+        elif (kind, row.system) == (SUBTYPE, f"fuse.{FILE_SUBTYPE}"):
+            key = (os.path.dirname(row.place), row.source, row.owner)
+            single.setdefault(key, []).append(row.place)
+    noted = (
+        MountedCopy(place, source, tuple(files), noted=True, owner=owner)
+        for (place, source, owner), files in single.items()
+    )
     return [*found, *noted]
 
 
@@ -104,7 +113,7 @@ def at(place: Path) -> MountedCopy | None:
 
     A directory that is in the list of mounts is not looked at: its server may hang.
     """
-    found = {each.place: each for each in mounted()}
+    found = {each.place: each for each in sorted(mounted(), key=lambda each: each.own)}
     for _ in range(_LINKS):
         if place.name in ("", ".."):
             place = Path(os.path.realpath(place))
@@ -121,8 +130,12 @@ def at(place: Path) -> MountedCopy | None:
 
 def _left(place: Path) -> MountedCopy | None:
     """What is there of a copy whose files are mounted one by one, and of which none is."""
-    note = noted_places.read(place)
-    return None if note is None else MountedCopy(str(place), note.what, noted=True)
+    if (note := noted_places.read(place)) is not None:
+        return MountedCopy(str(place), note.what, noted=True, owner=os.geteuid())
+    owner = noted_places.owner(place)
+    if owner in (None, os.geteuid()):
+        return None
+    return MountedCopy(str(place), "a copy", noted=True, owner=owner)
 
 
 def free(place: Path, runner: Runner) -> Path:
@@ -143,10 +156,14 @@ def free(place: Path, runner: Runner) -> Path:
 
 
 def clean_up(runner: Runner) -> list[str]:
-    """Unmounts what servers that died have left, as far as this user may. Answers the places."""
+    """Unmounts what servers of this user that died have left. Answers the places.
+
+    Those of others are not looked at, by root neither: at their path may lie another directory by
+    the time.
+    """
     gone = []
     for found in mounted():
-        if not found.alive:
+        if found.own and not found.alive:
             with contextlib.suppress(LockedError):
                 unmount(found, runner, lazily=True)
                 gone.append(found.place)
@@ -158,8 +175,9 @@ def unmount(found: MountedCopy, runner: Runner, *, lazily: bool = False) -> None
 
     Raises `LockedError` if that does not work.
     """
+    require_own(found)
     if found.noted and not lazily and any(map(noted_places.is_open, found.files)):
-        raise _unmountable(found.place, "a file is open", _OPEN_HINT)  # else some would be gone
+        raise unmountable(found.place, "a file is open", _OPEN_HINT)  # else some would be gone
     for place in found.files if found.noted else (found.place,):
         try:
             _unmount(place, runner, lazily=lazily)
@@ -168,6 +186,15 @@ def unmount(found: MountedCopy, runner: Runner, *, lazily: bool = False) -> None
                 raise  # else the server was quicker
     if found.noted:
         _end(found, by_force=lazily)
+
+
+def require_own(found: MountedCopy) -> None:
+    """Raises `LockedError` for files of another user, for root too: at their path may lie others.
+
+    A directory that is mounted as a whole, root may unmount as anything.
+    """
+    if found.noted and not found.own:
+        raise of_another(found.place, found.owner)
 
 
 def _end(found: MountedCopy, *, by_force: bool) -> None:
@@ -179,7 +206,7 @@ def _end(found: MountedCopy, *, by_force: bool) -> None:
         return
     server = server_ending.server_of(found.place) if by_force else None
     if server is None or not server_ending.kill(server) or not noted_places.clear(place):
-        raise _unmountable(found.place, "its server does not end", "--force kills it")
+        raise unmountable(found.place, "its server does not end", "--force kills it")
 
 
 def unmount_file(place: str, runner: Runner) -> None:
@@ -194,14 +221,10 @@ def _unmount(place: str, runner: Runner, *, lazily: bool) -> None:
         done = runner.run(words, timeout_seconds=_SECONDS)
     except OSError as error:
         said = f"{program} cannot be started: {error.strerror}"
-        raise _unmountable(place, said, "Debian: apt install fuse3") from None
+        raise unmountable(place, said, "Debian: apt install fuse3") from None
     if done.status:
         said = (done.stderr.strip().splitlines()[-1:] or [f"status {done.status}"])[0]
-        raise _unmountable(place, said, _OPEN_HINT)
-
-
-def _unmountable(place: str, why: str, hint: str) -> LockedError:
-    return LockedError(f"{place} cannot be unmounted: {why}", hint=hint)
+        raise unmountable(place, said, _OPEN_HINT)
 
 
 def unmount_below(folder: Path, runner: Runner) -> None:
@@ -225,9 +248,3 @@ def _loads(library: str) -> bool:
 
 def _program() -> str | None:
     return shutil.which("fusermount3") or shutil.which("fusermount")
-
-
-def _unescaped(text: str) -> str:
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, character)
-    return text

@@ -8,14 +8,17 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO, NoReturn
 
 import pytest
 
-from shared.host.errors import ConfigurationError, CopyError, ExitCode, LockedError
+from shared.host.errors import ConfigurationError, CopyError, ExitCode, LockedError, UsageError
 from shared.host.processes import SubprocessRunner
 from shared.ova.tar import BLOCK
 from shared.serving import noted_places, places, starting
+from shared.serving.own_directory import wait_for_lock
 from shared.serving.ways import PROGRAMS, MountWay, choose
 from shared.state.rules import readers
 from tests.support import guest_disks
@@ -25,6 +28,7 @@ from tests.support.packages import require
 from tests.unit.coordinator.conftest import Operator
 from tests.unit.coordinator.test_mounting import (
     NEW,
+    NOBODY,
     OLD,
     fuse,
     mount,
@@ -34,6 +38,8 @@ from tests.unit.coordinator.test_mounting import (
 )
 
 __all__ = ["fuse", "site"]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
 
 GRAIN = guest_disks.GRAIN
 GRAINS = {number: os.urandom(GRAIN) for number in (0, 2, 600)}
@@ -426,6 +432,14 @@ class TestChosen:
             places.require_fuse()
 
 
+class Refusing(SubprocessRunner):
+    """Runs nothing."""
+
+    def run(self, *_: object, **__: object) -> NoReturn:
+        """Raises AssertionError."""
+        raise AssertionError("something is unmounted")
+
+
 class TestNoted:
     """What is left in a directory, and what of it is ours."""
 
@@ -461,6 +475,8 @@ class TestNoted:
             b'{"what": "x", "files": {"../victim": [1, 2, 3, 4]}}',
             b'{"what": "x", "files": {"a": "b"}}',
             b'{"what": "x", "files": ["a"]}',
+            b'{"what": "x", "files": {"\\ud800": [1, 2, 3, 4]}}',
+            b'{"what": "x", "files": {"a": [1e999]}}',
         ],
     )
     def test_a_note_may_hold_anything(self, text: bytes, tmp_path: Path) -> None:
@@ -474,6 +490,113 @@ class TestNoted:
         assert noted_places.clear(place)
         assert (tmp_path / "victim").exists()
 
+    def test_nothing_of_another_users_directory_is_removed_by_root(
+        self, left: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who may write to a directory on the way chooses what lies at the path."""
+        note, names = (
+            (left / noted_places.NOTE).read_bytes(),
+            {each.name for each in left.iterdir()},
+        )
+        foreign = left.with_name("foreign")
+        foreign.mkdir()
+        for name in names:
+            os.rename(left / name, foreign / name)
+        foreign.rename(foreign.with_name("away"))
+        foreign.symlink_to("away")
+        assert noted_places.clear(foreign)
+        assert {each.name for each in foreign.iterdir()} == names
+        foreign.unlink()
+        foreign.with_name("away").rename(foreign)
+        (foreign / noted_places.NOTE).unlink()
+        (foreign / noted_places.NOTE).write_bytes(note)
+        monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+        assert noted_places.read(foreign) is None
+        assert noted_places.clear(foreign)
+        assert {each.name for each in foreign.iterdir()} == names
+
+    @needs_root
+    @pytest.mark.parametrize("theirs", ["directory", "note", "file"])
+    def test_root_removes_only_what_its_own_mount_left(self, theirs: str, left: Path) -> None:
+        there = left.with_name("there")
+        there.mkdir()
+        for each in list(left.iterdir()):
+            each.rename(there / each.name)
+        names = {each.name for each in there.iterdir()}
+        # the lock of the server that lives goes with the note
+        note = (there / noted_places.NOTE).read_bytes()
+        (there / noted_places.NOTE).unlink()
+        (there / noted_places.NOTE).write_bytes(note)
+        changed = {
+            "directory": there,
+            "note": there / noted_places.NOTE,
+            "file": there / "settings.vbox",
+        }
+        os.chown(changed[theirs], NOBODY, NOBODY)
+        assert noted_places.clear(there)
+        kept = {each.name for each in there.iterdir()}
+        assert kept == ({"settings.vbox"} if theirs == "file" else names)
+        if theirs != "file":
+            found = places.at(there)
+            assert found is not None
+            with pytest.raises(LockedError, match="belongs to the user nobody"):
+                places.unmount(found, SubprocessRunner(), lazily=True)
+
+    def test_a_file_that_has_another_name_too_stays(self, left: Path) -> None:
+        there = left.with_name("there")
+        shutil.move(left, there)
+        note = (there / noted_places.NOTE).read_bytes()
+        (there / noted_places.NOTE).unlink()
+        (there / noted_places.NOTE).write_bytes(note)
+        os.link(there / "settings.vbox", there.with_name("other"))
+        assert noted_places.clear(there)
+        assert {each.name for each in there.iterdir()} == {"settings.vbox"}
+
+    @pytest.mark.parametrize("owner", [f"user_id={os.geteuid() + 1}", "rw"])
+    def test_mounts_of_others_are_not_cleaned_up(
+        self, owner: str, left: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        table = left.with_name("mounts")
+        table.write_text(
+            f"x {left}/disk1.img fuse.vmbackup-file ro,{owner} 0 0\n"
+            f"y {left} fuse.vmbackup ro,{owner} 0 0\n"
+        )
+        monkeypatch.setattr(places, "mounted", partial(places.mounted, table))
+        monkeypatch.setattr(places, "life_of", lambda _: places.Life.GONE)
+        monkeypatch.setattr(noted_places, "served", lambda _: False)
+        assert len(places.mounted()) == 2
+        assert places.clean_up(Refusing()) == []
+
+    @pytest.mark.parametrize("mode", [0o777, 0o1777])
+    def test_no_files_are_made_where_others_may_write(self, mode: int, tmp_path: Path) -> None:
+        tmp_path.chmod(mode)
+        with pytest.raises(UsageError, match="others may write"):
+            noted_places.NotedPlace(tmp_path, "x")
+        assert not list(tmp_path.iterdir())
+
+    @needs_root
+    def test_no_files_are_made_in_the_directory_of_another(self, tmp_path: Path) -> None:
+        os.chown(tmp_path, NOBODY, NOBODY)
+        with pytest.raises(UsageError, match="not of this user"):
+            noted_places.NotedPlace(tmp_path, "x")
+        assert not list(tmp_path.iterdir())
+
+    def test_a_note_that_another_removes_before_it_is_locked_is_made_anew(
+        self, tmp_path: Path
+    ) -> None:
+        notes = list[str]()
+
+        def lock(note: BinaryIO) -> None:
+            if not notes:
+                assert noted_places.clear(tmp_path)  # a second `mount` at this moment
+            notes.append(note.name)
+            wait_for_lock(note)
+
+        with noted_places.NotedPlace(tmp_path, "x", locking=lock):
+            assert len(notes) == 2
+            assert noted_places.served(tmp_path)
+            assert not noted_places.clear(tmp_path, seconds=0)
+
     def test_a_note_that_is_a_link_or_a_pipe_is_none(self, left: Path, tmp_path: Path) -> None:
         for name, make in (
             ("link", lambda path: path.symlink_to(left / noted_places.NOTE)),
@@ -486,7 +609,7 @@ class TestNoted:
 
     def test_the_table_of_mounts_has_one_of_several_files(self, tmp_path: Path) -> None:
         table = tmp_path / "mounts"
-        kind = "fuse.vmbackup-file ro 0 0"
+        kind = f"fuse.vmbackup-file ro,nosuid,user_id={os.geteuid()},group_id=0 0 0"
         table.write_text(
             f"web:{NEW} /a\\040b/disk1.img {kind}\nweb:{NEW} /a\\040b/disk2.img {kind}\n"
             f"x:{OLD} /c/disk1.img {kind}\n",
