@@ -237,7 +237,7 @@ def umount(
         places.unmount(found, SubprocessRunner(), lazily=force or life == Life.GONE)
         if life == Life.HANGS:
             _end_server(found)
-        if life != Life.SERVED:
+        if force or life != Life.SERVED:  # by force it may have been killed
             with contextlib.suppress(VmBackupError):  # without a NAS it was not held, or is later
                 dead_sessions.free_readers(invocation.site())
     done = "would unmount" if dry_run else "unmounted"

@@ -14,6 +14,7 @@ from typing import BinaryIO, NoReturn
 
 import pytest
 
+from coordinator import dead_sessions
 from shared.host.errors import ConfigurationError, CopyError, ExitCode, LockedError, UsageError
 from shared.host.processes import SubprocessRunner
 from shared.ova.tar import BLOCK
@@ -566,6 +567,20 @@ class TestNoted:
         monkeypatch.setattr(noted_places, "served", lambda _: False)
         assert len(places.mounted()) == 2
         assert places.clean_up(Refusing()) == []
+
+    @pytest.mark.parametrize("more", [(), ("--force",)])
+    def test_what_a_server_held_that_was_killed_by_force_is_free(
+        self,
+        more: tuple[str, ...],
+        left: Path,
+        site_with_database: Operator,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        freed = list[object]()
+        monkeypatch.setattr(dead_sessions, "free_readers", freed.append)
+        monkeypatch.setattr(places, "unmount", lambda *_, **__: None)
+        assert site_with_database.admin("umount", str(left), *more).exit_code == 0
+        assert len(freed) == len(more)
 
     @pytest.mark.parametrize("mode", [0o777, 0o1777])
     def test_no_files_are_made_where_others_may_write(self, mode: int, tmp_path: Path) -> None:
