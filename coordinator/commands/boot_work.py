@@ -181,9 +181,9 @@ class BootCommand:
         if problem and stuck and (server := note.server) is not None and server.is_certain():
             raise CopyError(
                 f"{note.name!r} is not filled, and does not get on: {problem}",
-                hint="its server goes on trying: make room, if that is what it lacks; if the copy "
-                "is damaged: what the guest wrote can be copied elsewhere, then vmbackup-admin "
-                f"boot {option('--discard', note.name)}",
+                hint="its server goes on trying as long as it runs: make room, if that is what it "
+                "lacks; if the copy is damaged: what the guest wrote can be copied elsewhere, then "
+                f"vmbackup-admin boot {option('--discard', note.name)}",
             )
 
     def _serve(self, note: BootNote) -> BootNote:

@@ -41,6 +41,8 @@ def _remedy(of: Mapping[str, Any]) -> str:
     if of["served"] and not of["problem"]:
         return ""
     finish, discard = (option(way, name) for way in ("--finish", "--discard"))
+    if of["placed"]:
+        return f"when it is off: vmbackup-admin boot {finish}"
     return f"vmbackup-admin boot {finish}; or throw it away: {discard}"
 
 

@@ -15,10 +15,14 @@ from shared.host.printable import option, printable, quoted
 from shared.ova.vdi_writing import BLOCK
 from shared.state.sessions.host_look import Stuck
 from shared.tasks import boot_mounts, boot_note
-from shared.tasks.boot_note import BootNote
+from shared.tasks.boot_note import BootNote, Phase
 
+#: What is said of one whose disks need no server, and that is no ordinary VM yet.
+UNMERGED: Final = "but what its guest wrote is in a snapshot that is not merged yet"
 #: A server says every second that it is there.
 _OLD_SECONDS: Final = 30.0
+#: One of which nothing is heard for so long does not just wait for a slow disk.
+_SILENT_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Progress:
     For `short` bytes there is no room. `unread` says why VirtualBox has paused the VM, which asked
     for what could not be read. `age`: how many seconds ago its server has said so; a rate
     is only what was said just now. `busy`: nothing serves it, and a process makes it, goes on
-    with it, or ends it.
+    with it, or ends it. `placed`: its disks have their names, and need no server.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Progress:
     whole: bool
     age: float
     busy: bool = False
+    placed: bool = False
 
     @property
     def seconds_left(self) -> float | None:
@@ -57,6 +62,9 @@ class Progress:
         said = "filled" if self.whole else f"{human(self.filled)} of {human(self.total)} filled"
         if self.busy:
             said += ", and being worked on"
+        elif self.placed:
+            again = f"`vmbackup-admin boot {option('--finish', self.name)}`"
+            said += f", {UNMERGED}: {again} goes on when it is off"
         elif not self.served:
             again = f"`vmbackup-admin boot {option('--finish', self.name)}`"
             said += f", not served: {again}" if self.whole else f", and not served: {again} goes on"
@@ -89,8 +97,12 @@ class Progress:
         """Why it does not get on, if it needs a person or will not be filled; None if it does."""
         if self.busy:
             return None
+        if self.placed:
+            return Stuck("unmerged", self.problem)
         if not self.served:
             return Stuck("unserved", self.problem)
+        if self.problem and self.age > _SILENT_SECONDS and not self.whole:
+            return Stuck("problem", self.problem)  # what else it has said was so before
         found = (("unread", self.unread), ("room", self.short and human(self.short)))
         why = next((why for why in (*found, ("problem", self.problem)) if why[1]), None)
         return Stuck(why[0], str(why[1])) if why else None
@@ -107,7 +119,8 @@ def progress(note: BootNote) -> Progress:
 
     Raises `ConfigurationError`.
     """
-    note = replace(note, folder=boot_mounts.moved_to(note) or note.folder)
+    moved = boot_mounts.moved_to(note)
+    note = replace(note, folder=moved or note.folder)
     said, server, age = note.progress.read(), note.server, _age(note.progress.path)
     filled, total, rate, short = (
         value if isinstance(value := said.get(name), int | float) and value > 0 else 0
@@ -115,16 +128,20 @@ def progress(note: BootNote) -> Progress:
     )
     served = boot_mounts.is_mounted(note) and (server is None or server.is_alive())
     problem = str(said.get("problem") or "")
+    placed = note.phase == Phase.PLACED
+    whole = placed or note.is_whole
+    silent = served and not whole and moved is None  # one that was moved cannot say it there
     return Progress(
         *(note.name, note.key, int(filled), int(total)),
         rate=float(rate) if served and not problem and age <= _OLD_SECONDS else 0.0,
         short=int(short),
-        problem=problem or _no_room(note, age),
+        problem=_unheard(note, age, silent=silent) or problem,
         unread=str(said.get("unread") or "") if served else "",
         served=served,
-        whole=note.is_whole,
+        whole=whole,
         age=age,
         busy=not served and is_held(note.file.parent, note.file.stem),
+        placed=placed and not served,
     )
 
 
@@ -135,12 +152,18 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-def _no_room(note: BootNote, age: float) -> str:
-    """Why nothing is heard of the server, if that is because it cannot write."""
+def _unheard(note: BootNote, age: float, *, silent: bool) -> str:
+    """Why nothing is heard of the server: it cannot write, or, if it may be `silent`, it hangs."""
     with contextlib.suppress(OSError):
         if age > _OLD_SECONDS and shutil.disk_usage(note.filling).free < BLOCK:
             return f"no room: nothing is free in {note.filling}"
-    return ""
+    server = note.server
+    if age <= _SILENT_SECONDS or not silent or server is None:
+        return ""
+    return (
+        f"nothing is heard of its server, process {server.pid}: if it was stopped, "
+        f"`kill -CONT {server.pid}` lets it go on; if it hangs, `kill -KILL {server.pid}` ends it"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,4 +203,5 @@ def _shown(note: BootNote) -> Shown:
     how: dict[str, Any] = {"filled": found.filled, "total": found.total, "rate": found.rate}
     how |= {"seconds_left": found.seconds_left, "problem": found.problem}
     how |= {"short": found.short, "unread": found.unread, "busy": found.busy}
+    how |= {"placed": found.placed}
     return Shown(line, {**facts, **how, "served": found.served, "whole": found.whole})

@@ -14,6 +14,7 @@ from shared.tasks.judgement import Level, Verdict, on
 
 _WORDS: Final[Mapping[str, str]] = {
     "unserved": "nothing serves its disks",
+    "unmerged": "it needs that no more, " + boot_progress.UNMERGED,
     "unread": "VirtualBox has paused it, as its guest asked for what could not be read",
     "room": "its disks are not filled, for want of room",
 }

@@ -2,14 +2,18 @@
 
 import errno
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coordinator.doctor import unfinished
 from coordinator.lock import program as lock
 from shared.host.host_lock import host_lock
+from shared.host.process_identity import ProcessIdentity
 from shared.serving import places
 from shared.state.hold import Hold
 from shared.state.rules.events import EventKey
@@ -179,3 +183,42 @@ def test_one_that_cannot_be_looked_at_hides_no_other(
     assert boot_progress.stuck_here(state) == {"trial": Stuck("unserved")}
     assert [each.document["name"] for each in boot_progress.shown(state)] == ["trial"]
     assert len(said(operator)) == 1
+
+
+@pytest.mark.parametrize(("age", "whole"), [(20, False), (200, False), (400, True), (400, False)])
+def test_one_of_whose_server_nothing_is_heard_for_minutes_does_not_get_on(
+    operator: Operator, held: BootNote, monkeypatch: pytest.MonkeyPatch, age: int, whole: bool
+) -> None:
+    """It was stopped: its process is there, and what it serves is mounted."""
+    own = ProcessIdentity.of(os.getpid())
+    assert own is not None
+    monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
+    who = {"pid": own.pid, "started": own.started, "born": own.born}
+    held.progress.write({**who, "filled": 1, "total": 2, "short": 1 << 30})
+    if whole:
+        held.whole.write({"stamp": held.stamp, "index": held.index})
+    os.utime(held.progress.path, times=(time.time() - age,) * 2)
+    ((_, reason, remedy),) = said(operator)
+    told = f"nothing is heard of its server, process {own.pid}: if it was stopped, `kill -CONT"
+    silent = age > 300 and not whole
+    assert (told in reason, "for want of room" in reason) == (silent, not silent), reason
+    assert (remedy == REMEDY) == silent
+    (check,) = unfinished.examine(operator.configuration)
+    assert (check.verdict, told in check.seen) == ("warn", silent)
+
+
+def test_one_that_needs_no_server_any_more_is_not_said_to_lack_one(
+    operator: Operator, held: BootNote
+) -> None:
+    """What its guest wrote could not be merged, or it was started before that was done."""
+    placed = boot_note.advanced(held, Phase.PLACED)
+    ((level, reason, remedy),) = said(operator)
+    assert (level, remedy) == ("WARNING", REMEDY)
+    assert reason.endswith("it needs that no more, " + boot_progress.UNMERGED)
+    assert "filled, but what its guest wrote" in boot_progress.progress(placed).words
+    (check,) = unfinished.examine(operator.configuration)
+    assert (check.verdict, "--finish trial" in check.hint) == ("warn", True)
+    assert "discard" not in check.hint, "that refuses one whose disks are placed"
+    with host_lock(held.file.parent, held.file.stem) as mine:
+        assert mine
+        assert said(operator) == []
