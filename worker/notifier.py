@@ -21,7 +21,7 @@ from shared.state.sessions.host_look import WorkerEnd
 from shared.state.sessions.host_look_writing import VmsSeen, write_look
 from shared.state.sessions.worker_ends import read_ends
 from shared.state.states import Event, State
-from shared.tasks import boot_progress
+from shared.tasks import hold_judgement
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
 from worker.report import Report, start
@@ -123,7 +123,7 @@ def note_look(
     }
     try:
         site.database.require_writable()
-        here = boot_progress.stuck_here(host.state_directory)
+        here = hold_judgement.stuck_here(site, contents)
         stuck = {name: why for name, why in here.items() if why is not None}
         seen = VmsSeen(mine, examined, unchanged, stuck)
         write_look(site.database.root / "node", site.identity, site.clock, seen, ends)

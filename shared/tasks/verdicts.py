@@ -73,7 +73,7 @@ def judge(
     records = [record for record in contents.vms.values() if not only or record.key in only]
     nodes = {record.node for record in records} if only else set(contents.nodes)
     configuration = site.configuration
-    stuck = all_stuck(site, looks)
+    stuck = all_stuck(site, contents, looks)
     about = {
         record.key: (
             *about_vm(

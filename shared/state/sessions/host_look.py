@@ -71,8 +71,9 @@ class Stuck:
     """Why a VM that runs from a copy does not get on.
 
     `why` is "unserved" (nothing serves its disks), "unmerged" (they need no server, and it keeps a
-    snapshot), "unread" (its guest waits for what cannot be read), "room" (for `said` bytes of its
-    disks there is none) or "problem"; `said` says more.
+    snapshot), "unnoted" (nothing is noted of it on its host), "unread" (its guest waits for what
+    cannot be read), "room" (for `said` bytes of its disks there is none) or "problem"; `said` says
+    more.
     """
 
     why: str
