@@ -9,7 +9,6 @@ import pytest
 from coordinator.lock import program as lock_program
 from shared.state.states import State
 from tests.unit.coordinator.conftest import Operator, uuid
-from tests.unit.coordinator.test_locks import kill
 from tests.unit.coordinator.test_reading import tree
 
 
@@ -97,8 +96,7 @@ def test_break(web: Operator) -> None:
         "freed": False,
         "dry_run": False,
     }
-    session = web.session().__enter__()
-    kill(session)
+    session = web.dead_session()
     web.claim(session, "web")
     planned = web.json("break", "web", "--dry-run", program=lock_program)
     assert (planned["kind"], planned["freed"]) == ("claim", False)
@@ -115,8 +113,7 @@ def test_break(web: Operator) -> None:
 
 
 def test_recover(web: Operator, tmp_path: Path) -> None:
-    session = web.session().__enter__()
-    kill(session)
+    session = web.dead_session()
     web.claim(session, "web")
     planned = web.json("recover", "--dry-run", program=lock_program)
     assert (planned["node"], planned["vms"], planned["dry_run"]) == ("alpha", ["web"], True)
