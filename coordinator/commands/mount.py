@@ -184,16 +184,6 @@ def _refuse(found: "MountedCopy", life: "Life", *, force: bool) -> None:
         )
 
 
-def _end_server(found: "MountedCopy") -> None:
-    """Ends a server that does not answer, whose mount is gone."""
-    from shared.serving import server_ending
-
-    server = server_ending.server_of(found.place)
-    if server is None or not server_ending.kill(server):
-        which = f"process {server.pid}" if server else "which is not found"
-        warn(f"the server of {found.place} ({which}) still has to end: it does when it goes on")
-
-
 @documented(
     example="""
         vmbackup-admin umount /tmp/web01
@@ -205,7 +195,7 @@ def _end_server(found: "MountedCopy") -> None:
 @click.option(
     "--force",
     is_flag=True,
-    help="Also while something is open there; a server that does not answer is killed.",
+    help="Also while something is open there; a server that does not answer is killed, if found.",
 )
 @json_option
 @dry_run_option
@@ -217,10 +207,12 @@ def umount(
 
     Also one whose server was killed; what that held is free then. Refused (11) while something is
     open there, or its server does not answer, as the NAS is away, or it hangs: --force ends that.
+    The server of an older program is not found then: it ends when it goes on, and it is said how
+    to find it.
     Refused also for that of a rehearsal, which ends by itself, as long as it is served.
     """
     from shared.host.processes import SubprocessRunner
-    from shared.serving import places
+    from shared.serving import places, server_ending
     from shared.serving.asking import Life
 
     found = places.at(Path(directory).absolute())
@@ -234,9 +226,12 @@ def umount(
     life = found.life()
     _refuse(found, life, force=force)
     if not dry_run:
+        hangs = life == Life.HANGS
+        # before: it may end with its mount, and for root that says whose it is
+        server = server_ending.server_of(found.place) if hangs else None
         places.unmount(found, SubprocessRunner(), lazily=force or life == Life.GONE)
-        if life == Life.HANGS:
-            _end_server(found)
+        if hangs and (problem := server_ending.end(found.place, server)):
+            warn(problem)
         if force or life != Life.SERVED:  # by force it may have been killed
             with contextlib.suppress(VmBackupError):  # without a NAS it was not held, or is later
                 dead_sessions.free_readers(invocation.site())

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,8 +28,9 @@ from shared.host.errors import ExitCode, LockedError, NasError
 from shared.host.process_identity import ProcessIdentity
 from shared.host.processes import SubprocessRunner
 from shared.ova.disk_reader import CopyReader, open_copy
-from shared.serving import asking, places, starting
+from shared.serving import asking, places, server_ending, starting
 from shared.serving.asking import Life, life_of
+from shared.serving.noted_places import NOTE
 from shared.state.rules import readers
 from shared.tasks.boot_mounts import SUBTYPE
 from tests.ordinary.mounts import possible
@@ -471,7 +473,64 @@ class TestWithoutFuse:
         assert told == []
         done = site_with_database.admin("umount", str(place), "--force")
         assert (done.exit_code, told) == (0, [(f"{name}:{OLD}", True)])
-        assert "which is not found) still has to end" in done.stderr
+        assert "was not found, and still has to end" in done.stderr
+        assert "`pgrep -af coordinator.mounting.server` lists these" in done.stderr
+
+    @pytest.mark.parametrize("ended", [True, False])
+    def test_a_server_that_ends_with_its_mount_has_ended(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        site_with_database: Operator,
+        ended: bool,
+    ) -> None:
+        table, there = tmp_path / "mounts", ["mounted"]
+        place = Path(os.path.realpath(tmp_path)) / "disks"
+        table.write_text(f"web:{OLD} {place} fuse.vmbackup ro 0 0\n")
+        monkeypatch.setattr(places, "mounted", partial(places.mounted, table))
+        monkeypatch.setattr(places, "life_of", lambda _place: Life.HANGS)
+        monkeypatch.setattr(places, "unmount", lambda *_, lazily: there.clear())
+        own = ProcessIdentity.of(os.getpid())
+        monkeypatch.setattr(server_ending, "server_of", lambda _place: own if there else None)
+        monkeypatch.setattr(server_ending, "kill", lambda server: ended and server == own)
+        done = site_with_database.admin("umount", str(place), "--force")
+        assert (done.exit_code, there) == (0, [])
+        assert (f"(process {os.getpid()}) still has to end" in done.stderr) == (not ended)
+        assert "not found" not in done.stderr
+
+    @pytest.mark.parametrize(
+        ("user", "options", "owner", "found"),
+        [
+            (0, "ro,user_id=1234,group_id=7", 1234, True),
+            (0, "ro,user_id=1235,group_id=7", 1234, False),
+            (0, "ro", 1234, False),
+            (0, "ro", 0, True),
+            (1234, "ro,user_id=1235", 1234, True),
+            (1235, "ro,user_id=1234", 1234, False),
+        ],
+    )
+    def test_root_finds_the_server_of_whoever_mounted_it(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        user: int,
+        options: str,
+        owner: int,
+        found: bool,
+    ) -> None:
+        place, table = tmp_path / "a place", tmp_path / "mounts"
+        place.mkdir()
+        escaped = str(place).replace(" ", "\\040")
+        table.write_text(f"\nx / ext4 rw 0 0\nweb {escaped} fuse.vmbackup {options} 0 0\n")
+        server = SimpleNamespace(
+            pid=os.getpid(),
+            cmdline=lambda: ["python", "-m", server_ending.MODULE, str(place)],
+            uids=lambda: SimpleNamespace(real=owner),
+        )
+        monkeypatch.setattr(server_ending.psutil, "process_iter", lambda: [server])
+        monkeypatch.setattr(server_ending.os, "getuid", lambda: user)
+        with (place / NOTE).open("w"):  # as a server has it open
+            assert (server_ending.server_of(str(place), table) is not None) == found
 
     def test_a_server_is_waited_for_so_long_and_not_asked_twice(self) -> None:
         asked, answer = list[str](), threading.Event()
