@@ -8,6 +8,7 @@ from coordinator.booting import boot_hold, locks, machines, removing
 from shared.host.errors import UnknownVmError, UsageError
 from shared.host.printable import option, quoted
 from shared.site import Site
+from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.tasks import boot_done, boot_note
 from shared.tasks.boot_done import DoneBoot
@@ -21,16 +22,17 @@ def original(site: Site, text: str) -> VmRecord:
     Raises `UsageError` for one that runs from a copy itself, and has none of its own.
     """
     notes = list(boot_note.all_of(site.configuration.host.state_directory))
+    contents = site.database.head().contents
     try:
-        record = vm_argument.choose(site, site.database.head().contents, text)
+        record = vm_argument.choose(site, contents, text)
     except UnknownVmError:
         for note in notes:
             if text in (note.name, note.uuid):
-                raise _runs_itself(note) from None
+                raise _runs_itself(contents, note) from None
         raise
     for note in notes:
         if note.uuid == record.uuid:
-            raise _runs_itself(note)
+            raise _runs_itself(contents, note)
     return record
 
 
@@ -74,11 +76,14 @@ def done(site: Site, name: str) -> tuple[DoneBoot, Path] | None:
     return machines.done(site, name)
 
 
-def _runs_itself(note: BootNote) -> UsageError:
+def _runs_itself(contents: Contents, note: BootNote) -> UsageError:
+    known = contents.vms.get(note.key)
+    # forgotten since, it has that name no more; its UUID goes on meaning it
+    vm = note.key if known is not None and known.uuid == note.vm else note.vm
     finish, discard = (option(way, note.name) for way in ("--finish", "--discard"))
     return UsageError(
         f"{note.name!r} has no copies: it runs itself from the copy {note.stamp} of {note.key}",
-        hint=f"to go on with it: {going_on(note.name, note.key)}; to make an ordinary VM of it: "
+        hint=f"to go on with it: {going_on(note.name, vm)}; to make an ordinary VM of it: "
         f"vmbackup-admin boot {finish}; to throw it away: vmbackup-admin boot {discard}",
     )
 

@@ -14,7 +14,7 @@ from shared.state.rules import sightings
 from shared.state.rules.sightings import Sighting
 from shared.tasks import boot_done, boot_note
 from shared.tasks.boot_note import BootNote, Phase
-from tests.unit.coordinator.conftest import WHEN, Operator
+from tests.unit.coordinator.conftest import WHEN, Operator, uuid
 from tests.unit.coordinator.test_boot_command import STAMP, note, operator
 
 __all__ = ["note", "operator"]
@@ -44,6 +44,20 @@ def test_one_that_runs_from_a_copy_has_none_and_it_is_said_what_goes_on(
     assert f"it runs itself from the copy {STAMP} of web" in refused.stderr
     for command in ("boot web --as trial;", "boot --finish trial;", "boot --discard trial"):
         assert command in refused.stderr
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_one_whose_original_was_forgotten_is_gone_on_with_by_uuid(
+    operator: Operator, note: BootNote, taken: bool
+) -> None:
+    """Its name may be another VM's since."""
+    record = operator.record("web")
+    operator.commit(lambda contents: contents.without_vm("web"))
+    if taken:
+        operator.commit(lambda contents: contents.with_vm(replace(record, uuid=uuid(3))))
+    refused = operator.admin("boot", "trial")
+    assert refused.exit_code == ExitCode.USAGE
+    assert f"to go on with it: vmbackup-admin boot {note.vm} --as trial;" in refused.stderr
 
 
 def test_one_that_is_finished_already_is_finished(
