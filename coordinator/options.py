@@ -1,8 +1,10 @@
 """What options of several commands share."""
 
 import math
+import os
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import click
@@ -36,6 +38,20 @@ copy_option: Final = click.option(
     metavar="latest|previous|STAMP",
     help="Which copy of VM.",
 )
+
+
+class UnseenPath(click.Path):
+    """A path as it was written. click would look at it, and wait for a server there that hangs."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Path:
+        """See `click.ParamType.convert`."""
+        del param, ctx
+        return Path(value)
 
 
 class FiniteRange(click.FloatRange):

@@ -10,7 +10,7 @@ import click
 
 from coordinator import dead_sessions, vm_argument
 from coordinator.copies_site import open_copies
-from coordinator.options import FiniteRange, copy_option
+from coordinator.options import FiniteRange, UnseenPath, copy_option
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.completion import VM
 from shared.host.errors import ExitCode, LockedError, UsageError, VmBackupError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS],
 )
 @click.argument("vm", type=VM)
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=UnseenPath())
 @copy_option
 @click.option(
     "--idle",
@@ -191,7 +191,7 @@ def _refuse(found: "MountedCopy", life: "Life", *, force: bool) -> None:
     """,
     codes=[ExitCode.LOCKED],
 )
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=UnseenPath())
 @click.option(
     "--force",
     is_flag=True,

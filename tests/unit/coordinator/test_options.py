@@ -1,10 +1,14 @@
-"""Moments as people say them."""
+"""Options of several commands: moments as people say them, and paths that nobody looks at."""
 
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from coordinator.options import EXAMPLES, parse_moment
+from coordinator.options import EXAMPLES, UnseenPath, parse_moment
 
 NOW = datetime(2026, 11, 30, 1, 30, tzinfo=UTC)
 
@@ -39,3 +43,24 @@ def test_all_examples_are_moments() -> None:
 def test_what_is_none(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         parse_moment(text, NOW)
+
+
+@pytest.mark.parametrize("text", ["/mnt/hangs", "x", "-", "a b", "."])
+def test_a_path_is_not_looked_at(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A server that hangs would be waited for, before anybody could say that it does."""
+    asked, given = list[object](), list[Path]()
+    real = os.stat
+
+    def stat(path: object, **how: object) -> object:
+        asked.append(path)
+        return real(path, **how)  # type: ignore[arg-type]
+
+    @click.command()
+    @click.argument("directory", type=UnseenPath())
+    def command(directory: Path) -> None:
+        given.append(directory)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert CliRunner().invoke(command, ["--", text]).exit_code == 0
+    assert given == [Path(text)]
+    assert text not in map(str, asked)
