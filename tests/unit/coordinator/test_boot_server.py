@@ -117,9 +117,9 @@ class TestTerminated:
 #: Serves what its argument says, and says the number of the server's process.
 STARTS = """
 import json, sys
-from coordinator.booting import making
+from coordinator.booting import machine_making
 from shared.serving import starting
-print(starting.start(json.loads(sys.argv[1]), command=making._SERVER).pid, flush=True)
+print(starting.start(json.loads(sys.argv[1]), command=machine_making._SERVER).pid, flush=True)
 """
 
 
