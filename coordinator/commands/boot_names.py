@@ -60,7 +60,7 @@ def begun(site: Site, name: str) -> BootNote:
             f"no VM {name!r} runs from a copy on this host"
             + (f": it was made an ordinary VM{was}" if was else ""),
             hint=f"those that do: {others}. One that was filled, and off, is an ordinary VM by "
-            "now, which VirtualBox removes",
+            "now, and is removed like any other, in VirtualBox",
         )
     _require_ours(site, note)
     return note
