@@ -63,7 +63,7 @@ def hunt(
     At every `every`-th of those that have `where` in their name. First, however long that takes, at
     each place that no hunt of this process was at; then, until `seconds` have passed, at the
     others: the moments follow each other, in each the points in an order without order, so that
-    what there is no time for is spread. With a `seed`, at a quarter as many, four at least, from a
+    what there is no time for is spread. With a `seed`, at an eighth as many, four at least, from a
     drawn one on.
     """
     end = time.monotonic() + seconds
@@ -82,7 +82,7 @@ def hunt(
     points = [point for point in points if where in point.name]
     begin = every // 2
     if seed is not None:
-        every = max(every, min(4 * every, len(points) // 4))
+        every = max(every, min(8 * every, len(points) // 4))
         begin = random.Random(seed).randrange(max(1, min(every, len(points))))
     new, others = _kills(points[begin::every], moments)
     for number, kill in enumerate((*new, *others)):
