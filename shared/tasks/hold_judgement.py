@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shared.host.printable import option, printable
 from shared.site import Site
@@ -13,7 +13,9 @@ from shared.state.records import VmRecord
 from shared.state.rules import holds
 from shared.state.sessions.host_look import HostLook, Stuck, read_looks
 from shared.tasks import boot_note, boot_progress
-from shared.tasks.judgement import Level, Verdict, on
+
+if TYPE_CHECKING:
+    from shared.tasks.judgement import Verdict
 
 _WORDS: Final[Mapping[str, str]] = {
     "unserved": "nothing serves its disks",
@@ -79,8 +81,10 @@ def read_stuck(site: Site, contents: Contents) -> AllStuck:
         return all_stuck(site, contents, read_looks(site.database.root / "node", contents.nodes))
 
 
-def of_holds(record: VmRecord, stuck: AllStuck) -> Iterable[Verdict]:
+def of_holds(record: VmRecord, stuck: AllStuck) -> Iterable["Verdict"]:
     """What is to be said of a VM from whose copies others run that do not get on."""
+    from shared.tasks.judgement import Level, Verdict, on  # only here: a tick notes, and judges not
+
     for hold in record.holds:
         why = stuck.get(hold.holder)
         if why is not None and not hold.ended:
