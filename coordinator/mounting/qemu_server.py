@@ -1,4 +1,4 @@
-"""A program of its own: like `server`, where nbdfuse and qemu-nbd show the disks.
+"""A program of its own: like `copy_server`, where nbdfuse and qemu-nbd show the disks.
 
 It is their parent: holds the copy, looks whether somebody uses it, and ends them. Killed, they end
 with it.
