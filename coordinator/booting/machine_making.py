@@ -32,6 +32,7 @@ from shared.tasks.direct_plan import (
     side_files,
 )
 from shared.tasks.made_settings import NewDisk, UnknownSettingsError, made_settings
+from shared.tasks.noted_import import register
 from shared.virtualbox import scratch
 from shared.virtualbox.drives import image_drives
 from shared.virtualbox.importing import ImportPlan, folder_name
@@ -197,12 +198,7 @@ def _register(site: Site, note: BootNote, way: Way) -> Machine:
         raise CopyError(f"its settings cannot be used: {error}") from None
     except OSError as error:
         raise TargetError(error, note.folder) from None
-    site.vboxmanage.run("registervm", str(settings_file))
-    machine = site.inventory().get(note.uuid)
-    if machine is None or not machine.accessible:
-        why = machine.reason if machine is not None else "it does not list it"
-        raise VBoxManageError(f"VirtualBox cannot use {settings_file}: {why}")
-    return machine
+    return register(site, note.uuid, settings_file)
 
 
 def _keep_writes_apart(site: Site, note: BootNote, machine: Machine) -> None:

@@ -61,7 +61,7 @@ def complete(
         refused = _register(site, note, back)
         if refused:
             back = _put_back(what, note, imported, None)
-            register(site, note, note.settings_file)
+            register(site, note.uuid, note.settings_file)
     except SettingsError as error:
         raise VBoxManageError(f"the settings of the imported VM cannot be used: {error}") from None
     except OSError as error:
@@ -85,7 +85,7 @@ def _put_back(what: ImportPlan, note: ImportNote, imported: bytes, kept: bytes |
 def _register(site: Site, note: ImportNote, back: PutBack) -> list[str]:
     """Registers the VM; what was lost if VirtualBox refuses the settings that were kept."""
     try:
-        register(site, note, note.settings_file)
+        register(site, note.uuid, note.settings_file)
     except VBoxManageError as error:
         if note.uuid in site.inventory():
             unregister(site, note)

@@ -55,7 +55,7 @@ def make_directly(
         note.settings_file.write_bytes(settings)
         if how.nvram is not None:
             note.settings_file.with_suffix(".nvram").write_bytes(how.nvram)
-        register(site, note, note.settings_file)
+        register(site, note.uuid, note.settings_file)
     except UnknownSettingsError as error:
         raise NotDirectError(str(error)) from None
     except VBoxManageError as error:

@@ -56,7 +56,7 @@ def move_to_place(site: Site, what: ImportPlan, note: ImportNote) -> Machine:
         raise VBoxManageError(f"the settings of the imported VM cannot be used: {error}") from None
     except OSError as error:
         raise VBoxManageError(f"cannot move the VM to {what.folder}: {error.strerror}") from None
-    machine = register(site, note, what.folder / settings_file)
+    machine = register(site, note.uuid, what.folder / settings_file)
     import_note.settle(note)
     return machine
 

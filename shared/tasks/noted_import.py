@@ -81,7 +81,7 @@ def cut_off(site: Site, note: ImportNote) -> Machine:
         raise VBoxManageError(f"the settings of the imported VM cannot be used: {error}") from None
     except OSError as error:
         raise VBoxManageError(f"cannot write {note.settings_file}: {error.strerror}") from None
-    return register(site, note, note.settings_file)
+    return register(site, note.uuid, note.settings_file)
 
 
 def unregister(site: Site, note: ImportNote) -> None:
@@ -89,10 +89,10 @@ def unregister(site: Site, note: ImportNote) -> None:
     unregistering.unregister(site.vboxmanage, site.clock, note.uuid, str(note.settings_file))
 
 
-def register(site: Site, note: ImportNote, settings_file: Path) -> Machine:
-    """Registers the VM that is noted. Raises `VBoxManageError` if it cannot be used then."""
+def register(site: Site, uuid: str, settings_file: Path) -> Machine:
+    """Registers a VM that was made. Raises `VBoxManageError` if it cannot be used then."""
     site.vboxmanage.run("registervm", str(settings_file))
-    machine = site.inventory().get(note.uuid)
+    machine = site.inventory().get(uuid)
     if machine is None or not machine.accessible:
         why = machine.reason if machine is not None else "it does not list it"
         raise VBoxManageError(f"VirtualBox cannot use {settings_file}: {why}")

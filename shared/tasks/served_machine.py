@@ -114,7 +114,7 @@ def make(site: Site, copy: Copy, how: DirectPlan, note: ImportNote) -> tuple[Imp
     except OSError as error:
         raise TargetError(error, note.folder) from None
     _serve(copy, note)
-    return note, register(site, note, note.settings_file)
+    return note, register(site, note.uuid, note.settings_file)
 
 
 def keep_writes_apart(site: Site, note: ImportNote) -> Machine:
