@@ -10,6 +10,11 @@ other_tests := tests $(patsubst %,--ignore=%,$(nas_tests) $(if $(CI),tests/fire)
 # printed as FLAKY, and fails as well.
 again := --again --last-failed --last-failed-no-failures none
 
+# All tests of one call draw with one seed, also those that are run again (tests/support/drawing.py).
+ifndef VMBACKUP_SEED
+export VMBACKUP_SEED := $(shell date +%s)
+endif
+
 # Tests start hundreds of programs: none compiles our modules once more, whatever this shell would have.
 unexport PYTHONDONTWRITEBYTECODE
 

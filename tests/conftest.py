@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from shared.host.processes import Completed, SubprocessRunner
 from shared.nas import probe, server_copy_probe
+from tests.support import drawing
 from tests.support.virtualbox import RealHost, Testbed, Unavailable
 
 pytest_plugins = ["tests.support.elsewhere", "tests.support.flaky"]
@@ -29,7 +30,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Shows what the table of ordinary life did (`tests/ordinary`), whichever process ran it."""
+    """Shows what the table of ordinary life did (`tests/ordinary`), whichever process ran it.
+
+    And how what failed is drawn again.
+    """
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        terminalreporter.write_line(f"drawn in this run: {drawing.TOLD}")
     for reports in terminalreporter.stats.values():
         for report in reports:
             for name, value in getattr(report, "user_properties", ()):

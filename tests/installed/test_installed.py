@@ -1,12 +1,11 @@
 """Installed, used and removed on a fresh Debian, as docs/installation.md tells it.
 
-CI walks one of the ways on one of the Debians (`VMBACKUP_INSTALLED` gives it again); `make prove`
+CI walks one of the ways on one of the Debians (`VMBACKUP_SEED` gives it again); `make prove`
 walks all. A copy is made by the cron of that Debian; the files before and after are compared.
 """
 
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ import pytest
 
 from deploy.testbed.nas.packages import obstacle
 from tests.installed.fresh_debian import CLONE, PROJECT, FreshDebian, clone
-from tests.support.proving import PROVE
+from tests.support.drawing import TOLD, drawn
 
 PAGE: Final = PROJECT / "docs/installation.md"
 #: The first release, whose README had an installation by hand.
@@ -115,8 +114,6 @@ WAYS: Final[Mapping[str, tuple[Callable[[FreshDebian], None], Callable[[FreshDeb
     "update": (by_update, removed_by_command),
 }
 ALL: Final = [f"{way} on {suite}" for way in WAYS for suite in SUITES]
-#: All workers of a run choose the same.
-DRAWN: Final = os.environ.get("VMBACKUP_INSTALLED") or ALL[int(time.time() // 3600) % len(ALL)]
 
 
 @pytest.fixture
@@ -132,11 +129,11 @@ def debian(which: str, tmp_path: Path) -> Iterator[FreshDebian]:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("which", ALL if PROVE else [DRAWN])
+@pytest.mark.parametrize("which", drawn(ALL))
 def test_what_was_installed_makes_copies_and_goes_without_a_trace(
     debian: FreshDebian, which: str
 ) -> None:
-    print(f"VMBACKUP_INSTALLED='{which}'")
+    print(TOLD)
     come, leave = WAYS[which.partition(" on ")[0]]
     before = debian.files()
     come(debian)

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import os
 import re
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from tests.kinds import oracle
 from tests.kinds.axes import Cell, drawn, size
 from tests.kinds.expectation import left_out, refusal, restored_kind
 from tests.kinds.world import SIZE, Made, build
+from tests.support.drawing import SEED
 from tests.support.fleet import Fleet, Member
 from tests.support.packages import require
 from tests.support.proving import PROVE_SECONDS, only_when_proving
@@ -42,14 +42,6 @@ def pair(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> Pair:
     pair = Pair(fleet.add(make_virtualbox_host()), fleet.add(make_virtualbox_host()))
     pair.first.configure('policy."*-original"', backup="never")
     return pair
-
-
-@pytest.fixture
-def seed() -> int:
-    """That of this run; with VMBACKUP_KINDS_SEED the same again."""
-    said = os.environ.get("VMBACKUP_KINDS_SEED", "") or str(int.from_bytes(os.urandom(4)))
-    print(f"VMBACKUP_KINDS_SEED={said}")
-    return int(said)
 
 
 def examined(pair: Pair, made: Made, before: oracle.Standing) -> str:
@@ -140,17 +132,17 @@ def batches(seed: int) -> Iterator[list[Cell]]:
         yield list(itertools.islice(cells, _BATCH))
 
 
-def test_a_few_cells(pair: Pair, seed: int) -> None:
-    done = run(pair, next(batches(seed)), 1)
+def test_a_few_cells(pair: Pair) -> None:
+    done = run(pair, next(batches(SEED)), 1)
     print(f"cells of {size()}: {dict(done)}")
     assert done.total() == _BATCH
 
 
 @only_when_proving
 @pytest.mark.timeout(PROVE_SECONDS + 600)
-def test_as_many_cells_as_there_is_time_for(pair: Pair, seed: int) -> None:
+def test_as_many_cells_as_there_is_time_for(pair: Pair) -> None:
     end, done = time.monotonic() + PROVE_SECONDS, Counter[str]()
-    for number, cells in enumerate(batches(seed)):
+    for number, cells in enumerate(batches(SEED)):
         done += run(pair, cells, 1 + number * _BATCH)
         print(f"cells of {size()}: {dict(done)}")
         if time.monotonic() >= end:

@@ -1,7 +1,7 @@
 """The table: whatever is configured, done and called so, no copy and no VM is lost, and CLEAN is
 true.
 
-CI runs a drawn part (the seed is printed; `VMBACKUP_TABLE_SEED` gives it again) and all cells that
+CI runs a drawn part (the seed is printed; `VMBACKUP_SEED` gives it again) and all cells that
 once were wrong; `make prove` runs at least cells in which each pair of values of two axes is, and
 goes on with the others as far as its time goes.
 """
@@ -21,6 +21,7 @@ from tests.ordinary.conftest import require
 from tests.ordinary.names import NAMES
 from tests.ordinary.table import Cell, Tally
 from tests.ordinary.world import World
+from tests.support.drawing import SEED, TOLD
 from tests.support.proving import PROVE
 
 #: How long each drawn part takes in CI; there are three of them.
@@ -48,20 +49,17 @@ def for_seconds(seconds: float, at_least: int) -> Iterator[bool]:
 def test_nothing_is_lost(
     world: World, part: str, record_property: Callable[[str, object], None]
 ) -> None:
-    seed = int(
-        os.environ.get("VMBACKUP_TABLE_SEED") or time.time() // 3600
-    )  # one seed for all parts of a run
     names = (
-        part if PROVE else random.Random(seed).sample(list(NAMES), len(_PARTS))[_PARTS.index(part)]
+        part if PROVE else random.Random(SEED).sample(list(NAMES), len(_PARTS))[_PARTS.index(part)]
     )
     chosen = [cell for cell in table.cells() if cell.names == names]
-    tally, order, at_least = Tally(), list(table.drawn(seed, chosen)), _AT_LEAST
+    tally, order, at_least = Tally(), list(table.drawn(SEED, chosen)), _AT_LEAST
     if PROVE:  # first those that have all pairs of values
-        first = table.covering(seed)
+        first = table.covering(SEED)
         order.sort(key=lambda cell: cell not in first)
         at_least = len(first & set(chosen))
     table.run_all(world, order, tally, for_seconds(_SECONDS, at_least))
-    said = f"{names}, VMBACKUP_TABLE_SEED={seed}: of {len(chosen)} cells {tally}"
+    said = f"{names}, {TOLD}: of {len(chosen)} cells {tally}"
     print(said)
     record_property("runs", tally.ran.total())
     record_property("table", said)

@@ -38,7 +38,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 REPORTS = "VMBACKUP_TEST_REPORTS"
 
 #: What tests there are told of the environment here.
-PASSED_ON = ("CI", "VMBACKUP_PROVE", "VMBACKUP_PROVE_SECONDS", "VMBACKUP_HOSTS_SEED")
+PASSED_ON = ("CI", "VMBACKUP_PROVE", "VMBACKUP_PROVE_SECONDS", "VMBACKUP_SEED")
 
 #: All tests of one place together: a hang must end before the patience of whoever started them.
 LIMIT_SECONDS = 1800

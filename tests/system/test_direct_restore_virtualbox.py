@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.drawing import drawn
 from tests.support.fleet import Fleet
 from tests.support.packages import require
 from tests.support.virtualbox import RealHost, RealVm
@@ -25,7 +26,7 @@ def fleet(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> Fleet
     return fleet
 
 
-@pytest.mark.parametrize("access", [False, True])
+@pytest.mark.parametrize("access", drawn([False, True]))
 def test_the_vm_is_the_one_that_virtualbox_makes_of_the_ovf(fleet: Fleet, *, access: bool) -> None:
     first, second = fleet.members.values()
     vm = rich_vm(first.host)

@@ -1,19 +1,18 @@
 """The whole system.
 
 Real VirtualBox hosts that back up their VMs over real NFS and SMB mounts, each with caches of its
-own. `make prove` has both kinds of mount, the quick run one of them, the other one each hour.
+own. `make prove` has both kinds of mount, the quick run one of them, drawn anew by each run.
 """
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.support.drawing import TOLD, drawn
 from tests.support.fleet import Fleet
-from tests.support.proving import PROVE
 from tests.support.virtualbox import RealHost
 from tests.system.nas.conftest import Share
 
@@ -25,16 +24,13 @@ pytestmark = [
 ]
 
 KINDS: Final = ("nfs", "smb")
-#: Which kind of mount the quick run has: the name of the test is the same each hour.
-SEED: Final = int(os.environ.get("VMBACKUP_HOSTS_SEED") or time.time() // 3600)
-DRAWN: Final = (pytest.param(KINDS[SEED % len(KINDS)], id="drawn"),)
 
 
-@pytest.mark.parametrize("share", KINDS if PROVE else DRAWN, indirect=True)
+@pytest.mark.parametrize("share", drawn(KINDS), indirect=True)
 def test_two_hosts_back_up_at_once_and_one_imports_what_the_other_copied(
     share: Share, make_virtualbox_host: Callable[[], RealHost], tmp_path: Path
 ) -> None:
-    print(f"{share.on('c')} (VMBACKUP_HOSTS_SEED={SEED})")
+    print(f"{share.on('c')} ({TOLD})")
     fleet = Fleet(tmp_path, nas=Path(share.on("c")), lease_seconds=20)
     first, second = (fleet.add(make_virtualbox_host(), Path(share.on(host))) for host in ("a", "b"))
     web = first.host.make_vm("web01")

@@ -3,10 +3,10 @@
 Cut off, deleted, a foreign or an older one in its place; with archived and pinned copies, and two
 VMs of one name. One host makes it, the other one refuses it until it is told, and then both go on.
 
-`make prove` has each loss on each kind of mount, CI one for each kind, others each hour.
+`make prove` has each loss on each kind of mount, `make test` one for each kind, and CI one on one
+kind: each run draws which.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -15,14 +15,13 @@ import pytest
 
 from deploy.testbed.nas.cluster import Cluster
 from tests.support.cluster_site import ClusterSite, Template, look, together
+from tests.support.drawing import SEED, TOLD, drawn
 from tests.support.proving import PROVE
 from tests.system.nas_cluster.conftest import KINDS
 
 pytestmark = [pytest.mark.nas("cluster"), pytest.mark.timeout(600)]
 
 ADMIN, WORKER = "vmbackup-admin", "vmbackup-worker"
-#: Which loss meets which kind of mount in the quick run: others each hour.
-SEED: Final = int(os.environ.get("VMBACKUP_REBUILD_SEED") or time.time() // 3600)
 #: Cuts off every generation. A new file in its place: the server would not cut one off of which an
 #: NFS client holds a delegation.
 _CUT: Final = """
@@ -80,16 +79,13 @@ def _by_a(lan: Cluster, site: ClusterSite, script: str) -> None:
 
 
 @pytest.fixture(
-    params=[(kind, loss) for kind in KINDS for loss in LOSSES] if PROVE else range(len(KINDS)),
-    ids=lambda case: "-".join(case) if isinstance(case, tuple) else KINDS[case],
+    params=[(kind, loss) for kind in KINDS for loss in LOSSES] if PROVE else drawn(CASES),
+    ids="-".join,
 )
 def case(request: pytest.FixtureRequest) -> tuple[str, str]:
     """A kind of mount, and a loss."""
-    if PROVE:
-        return request.param
-    drawn = CASES[request.param]
-    print(f"{' and '.join(drawn)} (VMBACKUP_REBUILD_SEED={SEED})")
-    return drawn
+    print(TOLD)
+    return request.param
 
 
 @pytest.fixture

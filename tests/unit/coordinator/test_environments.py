@@ -1,7 +1,7 @@
 """Every command in every environment: an answer with a documented exit code, never a traceback.
 
 Commands are those of the programs, so that a new one is here as soon as it can be called. A drawn
-part runs, with its seed printed (`VMBACKUP_TABLE_SEED` gives it again); `VMBACKUP_PROVE=1` has all.
+part runs, with its seed printed (`VMBACKUP_SEED` gives it again); `VMBACKUP_PROVE=1` has all.
 """
 
 import itertools
@@ -10,7 +10,6 @@ import random
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,12 @@ import pytest
 from shared.host.errors import ExitCode
 from tests.support.command_lines import PROGRAMS
 from tests.support.copies import ova, put_copy
+from tests.support.drawing import SEED, TOLD
 from tests.support.proving import PROVE
 from tests.unit.coordinator.conftest import Operator
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if PROVE else 300)]
 
-SEED = int(os.environ.get("VMBACKUP_TABLE_SEED") or time.time() // 3600)
 DRAWN = 14
 SECONDS = 100
 STAMP = "20261122T203800Z-17"
@@ -122,7 +121,7 @@ def test_every_environment_has_an_answer(site_with_database: Operator) -> None:
         chosen = some.sample(cells, DRAWN)
     answers = [(call, one, problem(operator, call, one)) for call, one in chosen]
     wrong = [f"{call} in {one}: {said}" for call, one, said in answers if said]
-    print(f"VMBACKUP_TABLE_SEED={SEED}: {len(chosen)} of {len(cells)} cells, {len(wrong)} wrong")
+    print(f"{TOLD}: {len(chosen)} of {len(cells)} cells, {len(wrong)} wrong")
     assert not wrong, "\n".join(wrong)
 
 

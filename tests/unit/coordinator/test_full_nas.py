@@ -21,6 +21,7 @@ from shared.state.states import State
 from shared.state.store import reserve
 from tests.ordinary.mounts import KINDS, Mounts, possible
 from tests.support.copies import put_copy
+from tests.support.drawing import drawn
 from tests.support.packages import require
 from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent
 
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.slow
 OLD, NEW = "20261122T203800Z-17", "20261123T203800Z-18"
 
 
-@pytest.fixture(params=["tmpfs", "ext4", "btrfs"])
+@pytest.fixture(params=["tmpfs", *drawn(["ext4", "btrfs"])])
 def full(
     request: pytest.FixtureRequest, tmp_path: Path, probe_in_this_process: None
 ) -> Iterator[Operator]:

@@ -2,7 +2,7 @@
 
 Soon, in little memory, without a word of what a link leads to, and with nothing changed there. The
 product of names, things and commands; a drawn part runs, with its seed printed
-(`VMBACKUP_TABLE_SEED` gives it again), with `VMBACKUP_PROVE=1` a larger one. Rights of files count,
+(`VMBACKUP_SEED` gives it again), with `VMBACKUP_PROVE=1` a larger one. Rights of files count,
 as they do for workers, which are not root.
 """
 
@@ -13,7 +13,6 @@ import random
 import re
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,13 +27,13 @@ from shared.copies.sidecar_fields import Rehearsed, Screenshot
 from shared.host.errors import ExitCode
 from shared.state.states import State
 from tests.support.copies import ova, put_copy
+from tests.support.drawing import SEED, TOLD
 from tests.support.proving import PROVE
 from tests.unit.coordinator.conftest import Operator, copy, fall_silent
 from tests.unit.coordinator.test_check import look
 from tests.unit.state.test_planted import PLANTED, bounded
 from worker.cli import program as worker
 
-SEED = int(os.environ.get("VMBACKUP_TABLE_SEED") or time.time() // 3600)
 DRAWN = 300 if PROVE else 12
 STAMP, OTHER = "20261122T203800Z-17", "20261121T203800Z-16"
 SOMEBODY = 65533
@@ -216,5 +215,5 @@ def test_each_command_has_an_answer(
         if said := wrong(operator, call):
             found.append(f"{thing} at {name}, {call[1:]}: {said}")
         shutil.rmtree(operator.folder, ignore_errors=True)
-    print(f"VMBACKUP_TABLE_SEED={SEED}: {len(chosen)} of {len(cells)} cells, {len(found)} wrong")
+    print(f"{TOLD}: {len(chosen)} of {len(cells)} cells, {len(found)} wrong")
     assert not found, "\n".join(found)

@@ -39,6 +39,7 @@ from shared.ova.parts_check import check_parts, check_sent
 from shared.ova.vmdk_units import UnitSettings
 from shared.ova.vmdk_writing import VmdkLayout
 from tests.support.disk_files import ZERO, Vdi, VmdkReader, content, pattern
+from tests.support.drawing import SEED, TOLD
 from tests.support.file_systems import REFLINKING, mounted
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,6 @@ pytestmark = pytest.mark.slow
 #: Four grains.
 BLOCK = 2**18
 PLACE, REPOSITORY, MACHINE = "SATA-0-0", "a repository", "a machine"
-SEED = int(os.environ.get("VMBACKUP_SEED", "0")) or random.SystemRandom().randrange(10**9)
 
 
 @dataclass
@@ -215,7 +215,7 @@ def test_copies_of_a_disk_that_is_changed_at_random_are_that_disk(place: Path) -
         for _ in range(source.randrange(6)):
             change(image, path, source)
         made = maker.make(path)
-        assert made.disk == content([image]), f"VMBACKUP_SEED={SEED}, turn {turn}"
+        assert made.disk == content([image]), f"{TOLD}, turn {turn}"
         assert made.unread > 10 * BLOCK
         assert made.copied > BLOCK
 
@@ -278,7 +278,7 @@ def test_units_that_were_filled_up_are_read_by_the_index_wherever_they_are_then(
         with open_copy(made.ova) as copy:
             (read,) = copy.disks
             assert read.indexed
-            assert read.read(0, image.size) == content([image]), f"VMBACKUP_SEED={SEED}"
+            assert read.read(0, image.size) == content([image]), f"{TOLD}"
 
 
 def test_blocks_that_moved_and_images_that_came_and_went(xfs: Path) -> None:
@@ -337,7 +337,7 @@ def test_blocks_that_come_and_go_at_random_are_where_they_are_now(place: Path) -
         child = base.child(blocks)
         child.write(leaf)
         made = maker.make(leaf, path)
-        assert made.disk == content([child, base]), f"VMBACKUP_SEED={SEED}, turn {turn}"
+        assert made.disk == content([child, base]), f"{TOLD}, turn {turn}"
 
 
 def test_a_file_that_was_replaced_by_another_disk_of_the_same_uuid(xfs: Path) -> None:
