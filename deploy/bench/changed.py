@@ -11,6 +11,7 @@ itself. Needs root.
 """
 
 import argparse
+import enum
 import itertools
 import os
 import random
@@ -45,6 +46,15 @@ _LOCKED_SECONDS: Final = 1.0
 _JUDGED: Final = "xfs"
 
 _BLOCK: Final = 1 << 20
+
+
+class Aims(enum.Enum):
+    """Which aims are judged: those for a local NAS, those for one over a network, or none."""
+
+    NONE = enum.auto()
+    LOCAL = enum.auto()
+    NETWORK = enum.auto()
+
 
 #: Makes ready for the n-th backup of a disk, and answers what makes it.
 Backup = Callable[[int], Callable[[], float | None]]
@@ -86,7 +96,8 @@ def measure(report: Report, size: Size, *, kinds: tuple[str, ...] = tuple(KINDS)
                 places[name] = Path(folder) / name
                 image = Path(folder) / f"{name}.image"
                 mounts.file_system(kind, image, places[name], "", size.needed << 20)
-            measure_at(report, places["disks"], places["nas"], size, judged=kind == _JUDGED)
+            aims = Aims.LOCAL if kind == _JUDGED else Aims.NONE
+            measure_at(report, places["disks"], places["nas"], size, aims=aims)
 
 
 def measure_at(
@@ -95,11 +106,11 @@ def measure_at(
     nas: Path,
     size: Size,
     *,
-    judged: bool,
-    network: bool = False,
+    aims: Aims,
+    peers: Iterable[str] = (vboxmanage_peer.NAME, *PEERS),
     contents: Callable[[int], Iterable[bytes]] = real_files,
 ) -> None:
-    """Prints them for two mounted file systems; `network`: the NAS is reached over one.
+    """Prints them for two mounted file systems, and beside them what others need, `peers`.
 
     `contents` makes so many bytes for the disk.
     """
@@ -107,7 +118,7 @@ def measure_at(
     for disk, _ in ours.values():
         fill(disk, size.data, contents)
     with ExitStack() as stack:
-        ways = ours | _others(report, disks, nas, None if network else stack)
+        ways = ours | _others(report, disks, nas, peers, stack)
         for disk, _ in ways.values():
             if not disk.exists():
                 shutil.copyfile(next(iter(ours.values()))[0], disk)
@@ -121,8 +132,8 @@ def measure_at(
                 os.utime(disk)
                 found[way] = cost(back_up(number), disks, nas)
                 report.figure(f"{_named(percent, how)}, {way}", str(found[way]))
-            if judged and percent == _AIMED_AT:
-                _judge(report, found, how, size.data << 20, network=network)
+            if aims is not Aims.NONE and percent == _AIMED_AT:
+                _judge(report, found, how, size.data << 20, aims)
 
 
 def _steps() -> Iterator[tuple[int | None, str]]:
@@ -151,17 +162,19 @@ def _ours(disks: Path, nas: Path, size: Size) -> dict[str, tuple[Path, Backup]]:
 
 
 def _others(
-    report: Report, disks: Path, nas: Path, stack: ExitStack | None
+    report: Report, disks: Path, nas: Path, names: Iterable[str], stack: ExitStack
 ) -> dict[str, tuple[Path, Backup]]:
-    """Other programs; VirtualBox only where there is a `stack` that removes it again."""
+    """Other programs, those that are here; the `stack` removes what they need."""
     found: dict[str, tuple[Path, Backup]] = {}
-    if stack is not None:
+    if vboxmanage_peer.NAME in names:
         disk = disks / "vboxmanage.vdi"
         try:
             found[vboxmanage_peer.NAME] = disk, vboxmanage_peer.prepare(disk, disks, nas, stack)
         except FileNotFoundError as reason:
             report.figure("VBoxManage left out", str(reason))
     for name in PEERS:
+        if name not in names:
+            continue
         disk = disks / f"{name}.vdi"
         try:
             found[name] = disk, prepare(name, disk, disks, nas)
@@ -183,12 +196,11 @@ def change_blocks(disk: Path, part: float) -> None:
             file.write(data)
 
 
-def _judge(
-    report: Report, found: Mapping[str, Cost], how: str, data: int, *, network: bool
-) -> None:
+def _judge(report: Report, found: Mapping[str, Cost], how: str, data: int, aims: Aims) -> None:
     whole, changed = found['"off"'], found['"auto"']
     report.judged("of the disk read", 100 * changed.disk_read / data, "%", _PERCENT)
-    if network:  # a whole copy is read back whole; a local NAS reads what it copies by itself, too
+    if aims is Aims.NETWORK:
+        # a whole copy is read back whole; a local NAS reads what it copies by itself, too
         received = 100 * changed.nas_read / whole.nas_read
         report.judged("of the copy received", received, "%", _PERCENT)
         return  # in the guest of the test bed each system call takes many times what it should

@@ -6,7 +6,7 @@ many times what they should: bytes are to be trusted, seconds are not. The disks
 lies in memory. The bytes of the NAS are those that pass the mount, by the kernel's count. Needs
 root on Debian.
 
-    python -m deploy.bench.over_network [--mib 1024] [--kind nfs]
+    python -m deploy.bench.over_network [--mib 1024] [--kind nfs] [--alone]
 """
 
 import argparse
@@ -18,21 +18,27 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from deploy.bench.changed import Size, measure_at
+from deploy.bench.changed import Aims, Size, measure_at
+from deploy.bench.peers import PEERS
 from deploy.bench.report import Report
 from deploy.bench.second_copies import real_files
 from deploy.testbed.nas.packages import TestBedError, fetch_packages
 from tests.ordinary.mounts import Mounts
 
 KINDS: Final = ("nfs", "smb")
-_LIMIT_SECONDS: Final = 900
+_LIMIT_SECONDS: Final = 7200
 #: What the guest needs beside the disks, and what it caches of them.
 _MEMORY_MIB: Final = 2048
 _PIECE: Final = 1 << 20
 
 
-def measure(report: Report, *, mib: int, kinds: tuple[str, ...] = KINDS) -> None:
-    """Prints them one after the other; says so where there is no test bed."""
+def measure(
+    report: Report, *, mib: int, kinds: tuple[str, ...] = KINDS, alone: bool = False
+) -> None:
+    """Prints them one after the other; says so where there is no test bed.
+
+    `alone`: without other programs, for which a disk and a repository each would lie in memory.
+    """
     for kind in kinds:
         report.heading(
             f"Only what changed, by {kind}",
@@ -43,7 +49,8 @@ def measure(report: Report, *, mib: int, kinds: tuple[str, ...] = KINDS) -> None
         except TestBedError as reason:
             report.figure("left out", str(reason))
             return
-        options = ["--memory-mib", str(_MEMORY_MIB + 8 * mib), "--disk-mib", str(8 * mib)]
+        memory = _MEMORY_MIB + (5 if alone else 16) * mib // 2
+        options = ["--memory-mib", str(memory), "--disk-mib", str(8 * mib)]
         limit = ["--limit", str(_LIMIT_SECONDS)]
         launcher = [sys.executable, "-m", "deploy.testbed.nas.launcher", *options, *limit]
         # The guest sees /usr as well, but keeps each file open that it has seen. Its /var/tmp and
@@ -52,11 +59,11 @@ def measure(report: Report, *, mib: int, kinds: tuple[str, ...] = KINDS) -> None
             file.writelines(real_files(mib << 20))
             file.flush()
             here = [sys.executable, "-u", "-m", "deploy.bench.over_network", "--here", file.name]
-            words = ["--kind", kind, "--mib", str(mib)]
+            words = ["--kind", kind, "--mib", str(mib), *(["--alone"] if alone else [])]
             subprocess.run([*launcher, "--", *here, *words], check=True)
 
 
-def measure_here(report: Report, kind: str, mib: int, files: Path) -> None:
+def measure_here(report: Report, kind: str, mib: int, files: Path, *, alone: bool) -> None:
     """In the guest: by host A, whose mount of the NAS nobody else uses; `files`: their bytes."""
     subprocess.run(["modprobe", "-a", "loop", "xfs"], check=True)
     mounts = Mounts()
@@ -67,7 +74,13 @@ def measure_here(report: Report, kind: str, mib: int, files: Path) -> None:
             mounts.file_system("xfs", image, disks, "", size.needed << 20)
             nas = Path(f"/mnt/{kind}-a")
             measure_at(
-                report, disks, nas, size, judged=True, network=True, contents=partial(_bytes, files)
+                report,
+                disks,
+                nas,
+                size,
+                aims=Aims.NETWORK,
+                peers=() if alone else PEERS,
+                contents=partial(_bytes, files),
             )
         finally:
             mounts.end()
@@ -86,12 +99,14 @@ def main() -> int:
     )
     parser.add_argument("--mib", type=int, default=1024, help="size of the disk")
     parser.add_argument("--kind", choices=KINDS, action="append", help="ways to the NAS")
+    parser.add_argument("--alone", action="store_true", help="without restic and borg")
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.here:
-        measure_here(Report(), given.kind[0], given.mib, given.here)
+        measure_here(Report(), given.kind[0], given.mib, given.here, alone=given.alone)
     else:
-        measure(Report(), mib=given.mib, kinds=tuple(given.kind or KINDS))
+        kinds = tuple(given.kind or KINDS)
+        measure(Report(), mib=given.mib, kinds=kinds, alone=given.alone)
     return 0
 
 
