@@ -7,7 +7,7 @@ after each change. The kernel counts what is read from each file system and writ
 (`/sys/dev/block`), after its caches were dropped. What the NAS reads includes what it copies by
 itself. Needs root.
 
-    python -m deploy.bench.changed [--mib 4096] [--data-mib 3072] [--kind xfs]
+    python -m deploy.bench.changed [--mib 4096] [--data-mib 3072] [--kind xfs] [--alone]
 """
 
 import argparse
@@ -46,6 +46,8 @@ _LOCKED_SECONDS: Final = 1.0
 _JUDGED: Final = "xfs"
 
 _BLOCK: Final = 1 << 20
+#: All programs that can be measured beside it.
+ALL: Final = (vboxmanage_peer.NAME, *PEERS)
 
 
 class Aims(enum.Enum):
@@ -81,7 +83,9 @@ class Size:
         return f"{self.mib} MiB, {self.data} of them real files; each change comes on top."
 
 
-def measure(report: Report, size: Size, *, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
+def measure(
+    report: Report, size: Size, *, kinds: Iterable[str] = tuple(KINDS), peers: Iterable[str] = ALL
+) -> None:
     """Prints them one after the other; says so where it cannot be measured."""
     for kind in kinds:
         report.heading(f"Only what changed, on {kind}", str(size))
@@ -97,7 +101,7 @@ def measure(report: Report, size: Size, *, kinds: tuple[str, ...] = tuple(KINDS)
                 image = Path(folder) / f"{name}.image"
                 mounts.file_system(kind, image, places[name], "", size.needed << 20)
             aims = Aims.LOCAL if kind == _JUDGED else Aims.NONE
-            measure_at(report, places["disks"], places["nas"], size, aims=aims)
+            measure_at(report, places["disks"], places["nas"], size, aims=aims, peers=peers)
 
 
 def measure_at(
@@ -107,7 +111,7 @@ def measure_at(
     size: Size,
     *,
     aims: Aims,
-    peers: Iterable[str] = (vboxmanage_peer.NAME, *PEERS),
+    peers: Iterable[str] = ALL,
     contents: Callable[[int], Iterable[bytes]] = real_files,
 ) -> None:
     """Prints them for two mounted file systems, and beside them what others need, `peers`.
@@ -231,9 +235,11 @@ def main() -> int:
     parser.add_argument("--mib", type=int, default=4096, help="size of the disk")
     parser.add_argument("--data-mib", type=int, help="of them real files; else three quarters")
     parser.add_argument("--kind", choices=sorted(KINDS), action="append", help="file systems")
+    parser.add_argument("--alone", action="store_true", help="without other programs")
     given = parser.parse_args()
     size = Size.of(given.mib, given.data_mib)
-    measure(Report(), size, kinds=tuple(given.kind or KINDS))
+    peers = () if given.alone else ALL
+    measure(Report(), size, kinds=tuple(given.kind or KINDS), peers=peers)
     return 0
 
 
