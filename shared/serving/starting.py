@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import pwd
 import select
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from shared.host.errors import CopyError, LockedError, NasError, VmBackupError
@@ -21,10 +23,17 @@ log: Final = logging.getLogger(__name__)
 
 #: A module of ours as a program.
 PYTHON: Final = (sys.executable, "-P", "-m")
+_RUNTIME: Final = "XDG_RUNTIME_DIR"
 _WITH_THE_UNIT: Final = (
     "this runs in a unit of systemd, which gives the server of the files no scope of its own: "
     "unless the unit has KillMode=process, its end is that of the server"
 )
+_WITH_THE_USER: Final = (
+    "the server of the files ends when this user has logged out of this host, unless "
+    "`loginctl enable-linger` was given"
+)
+#: Of each user for whom systemd runs whether they are logged in or not, a file with their name.
+_LINGERING: Final = Path("/var/lib/systemd/linger")
 _END_SECONDS: Final = 5.0
 _LONGEST_ANSWER: Final = 1 << 16
 
@@ -56,19 +65,20 @@ def start(
 
     `command` is the server, if not that of a copy's files. It is in a session of its own and has no
     terminal. In a unit of systemd, which ends all that it started, it gets a scope of its own; a
-    warning tells where it gets none. Raises `MountError`,
+    warning tells where it gets none, or one that ends. Raises `MountError`,
     `CopyError`, `NasError`, and `LockedError` while copies of the VM are being moved or removed.
     """
     command = command or server_command(str(job["place"]))
     ways, in_a_unit = [list(command)], bool(environment.get("INVOCATION_ID"))
-    if in_a_unit and shutil.which("systemd-run"):
+    lasts = os.geteuid() == 0 or lingers()
+    if in_a_unit and shutil.which("systemd-run") and (lasts or environment.get(_RUNTIME)):
         ways.insert(0, in_a_scope(command))
     answer: Mapping[str, Any] = {}
     for way in ways:
         answer = _try(way, job, seconds)
         if answer.get("ready"):
-            if in_a_unit and way == ways[-1]:
-                log.warning(_WITH_THE_UNIT)
+            if in_a_unit and (way == ways[-1] or not lasts):
+                log.warning(_WITH_THE_UNIT if way == ways[-1] else _WITH_THE_USER)
             problems, missing = (
                 tuple(map(str, answer.get(name, ()))) for name in ("problems", "missing")
             )
@@ -87,9 +97,24 @@ def server_command(place: str) -> tuple[str, ...]:
 
 
 def in_a_scope(command: Sequence[str]) -> list[str]:
-    """The command as what systemd does not end with the unit that it is started in."""
-    who = [] if os.geteuid() == 0 else ["--user"]
-    return ["systemd-run", *who, "--scope", "--quiet", "--collect", "--", *command]
+    """The command as what systemd does not end with the unit that it is started in.
+
+    For another user than root the systemd of that user does it, which a unit of the host itself is
+    not told how to reach.
+    """
+    scope = ["systemd-run", "--scope", "--quiet", "--collect", "--", *command]
+    if (user := os.geteuid()) == 0:
+        return scope
+    scope.insert(1, "--user")
+    return scope if os.environ.get(_RUNTIME) else ["env", f"{_RUNTIME}=/run/user/{user}", *scope]
+
+
+def lingers(where: Path = _LINGERING) -> bool:
+    """Whether the systemd of this user goes on when they log out."""
+    try:
+        return (where / pwd.getpwuid(os.geteuid()).pw_name).exists()
+    except (KeyError, OSError):
+        return False
 
 
 def _try(command: Sequence[str], job: Mapping[str, Any], seconds: float) -> Mapping[str, Any]:

@@ -22,7 +22,6 @@ from coordinator.mounting.steady_copy import SteadyCopy
 from shared.host.errors import CopyError, NasError
 from shared.host.host_lock import host_lock
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
-from shared.host.processes import SubprocessRunner
 from shared.serving import starting
 from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
@@ -179,88 +178,6 @@ def test_it_survives_the_end_of_what_it_was_started_in(
         assert server.is_certain()
         os.kill(server.pid, signal.SIGTERM)
     assert wait_until_gone(server, timeout_seconds=60)
-
-
-class Unit:
-    """A control group, as systemd makes one for a unit and kills all in it when that ends.
-
-    And one for the scope that `systemd-run` gives to what the unit starts, which is not there.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.group, self.scope = (folder / name for name in ("unit", "scope"))
-
-    def make(self) -> None:
-        self.group.parent.mkdir()
-        for group in (self.group, self.scope):
-            group.mkdir()
-
-    def run(self, words: list[str], programs: Path) -> str:
-        """The output of what the unit starts, which it then ends with all that it started."""
-        into = ["/bin/sh", "-c", 'echo $$ >"$0"; "$@"', str(self.group / "cgroup.procs")]
-        path = f"{programs}:{os.environ['PATH']}"
-        done = subprocess.run(
-            [*into, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-            env={**os.environ, "INVOCATION_ID": "0" * 32, "PATH": path},
-        )
-        self.end(self.group)
-        return done.stdout
-
-    def end(self, group: Path) -> None:
-        (group / "cgroup.kill").write_text("1", encoding="ascii")
-        wait_until(lambda: "populated 0" in (group / "cgroup.events").read_text(encoding="ascii"))
-
-    def remove(self) -> None:
-        for group in (self.group, self.scope):
-            self.end(group)
-            group.rmdir()
-        self.group.parent.rmdir()
-
-
-@pytest.fixture
-def unit() -> Iterator[Unit]:
-    """Where control groups may be made (root, and version 2 of them)."""
-    found = [
-        line.split(" ")[1]
-        for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-        if line.split(" ")[2] == "cgroup2"
-    ]
-    unit = Unit(Path(found[0] if found else "/nowhere", f"vmbackup-test-{os.getpid()}"))
-    try:
-        unit.make()
-    except OSError as error:
-        pytest.skip(f"no control group can be made: {error}")
-    yield unit
-    unit.remove()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("fuse")
-@pytest.mark.parametrize("scoped", [True, False])
-def test_it_survives_the_end_of_a_unit_of_systemd_where_that_gives_it_a_scope(
-    note: BootNote, job: dict[str, Any], unit: Unit, tmp_path: Path, *, scoped: bool
-) -> None:
-    """Else `starting` warns of it, and the VM does not start until `boot` serves it again."""
-    program = tmp_path / "bin" / "systemd-run"
-    program.parent.mkdir()
-    moved = f"echo $$ >{unit.scope}/cgroup.procs" if scoped else "exit 1"
-    program.write_text(
-        f'#!/bin/sh\n{moved}\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n',
-        encoding="utf-8",
-    )
-    program.chmod(0o755)
-    words = [sys.executable, "-c", STARTS, json.dumps(job)]
-    server = int(unit.run(words, program.parent))
-    assert mounts.is_served(note) == scoped
-    assert (str(server) in (unit.scope / "cgroup.procs").read_text().split()) == scoped
-    assert boot_mounts.is_mounted(note)
-    unit.end(unit.scope)
-    assert not mounts.is_served(note)
-    mounts.unmount(note, SubprocessRunner(), lazily=True)
 
 
 class TestEnding:

@@ -256,8 +256,12 @@ class TestMounted:
         assert operator.admin("umount", str(place)).exit_code == 0
         with monkeypatch.context() as patched:
             patched.setattr(os, "geteuid", lambda: 1000)
+            patched.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
             words = starting.in_a_scope(["server"])
+            patched.delenv("XDG_RUNTIME_DIR")
+            unreached = starting.in_a_scope(["server"])
         assert words == ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--", "server"]
+        assert unreached == ["env", "XDG_RUNTIME_DIR=/run/user/1000", *words]
         program.write_text("#!/bin/sh\nexit 1\n")
         told = operator.admin("mount", "web", str(place))  # it ends with the unit
         assert "unless the unit has KillMode=process" in told.stderr
