@@ -37,7 +37,7 @@ def test_after_a_restart_one_run_frees_the_vm_and_brings_it_back(
     claim(earlier)
     rig.note_power("web01")
     rig.host().run("controlvm", "web01", "savestate")
-    earlier._heartbeat._stop.set()
+    assert earlier.heartbeat.cease()
     assert database.run(rig.site()).done == ["web01"]
     assert (rig.record("web01").claim, rig.record("web01").power) == (None, None)
     assert rig.site().vboxmanage.info(rig.record("web01").uuid).state == "running"

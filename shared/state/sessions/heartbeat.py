@@ -114,7 +114,7 @@ class Heartbeat:
         Raises OSError if that fails; nothing is left then, and it may be tried again.
         """
         try:
-            self._beat(os.O_CREAT | os.O_EXCL)
+            self._write(os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             raise
         except OSError:
@@ -126,14 +126,39 @@ class Heartbeat:
 
     def stop(self) -> None:
         """Ends the heartbeat and removes the file. A NAS that does not answer is not waited for."""
+        if self.cease():
+            try:
+                os.unlink(self.directory / self.session)
+            except OSError as error:
+                log.info("heartbeat file not removed: %s", error)
+
+    def cease(self) -> bool:
+        """Ends the heartbeat and leaves the file.
+
+        Whether it was started and no beat is on its way to the NAS any more, which is waited for
+        five seconds.
+        """
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=5)
-            if not self._thread.is_alive():
-                try:
-                    os.unlink(self.directory / self.session)
-                except OSError as error:
-                    log.info("heartbeat file not removed: %s", error)
+        if self._thread is None:
+            return False
+        self._thread.join(timeout=5)
+        return not self._thread.is_alive()
+
+    def beat(self) -> None:
+        """Beats once, now. Raises OSError; then the last beat is the one before."""
+        self._write(os.O_CREAT)
+
+    def beat_if_alive(self) -> None:
+        """Like `beat`, but not while the process hangs, longer than `HANGING_SECONDS`."""
+        under_way = self.seconds_under_way()
+        if under_way < HANGING_SECONDS:
+            self.beat()
+        else:
+            log.warning(
+                "no heartbeat: the NAS has not answered for %.0f s",
+                under_way,
+                extra={"session": self.session},
+            )
 
     def check(self) -> None:
         """Raises `LockLostError` when the NAS was away so long that others may take over."""
@@ -150,22 +175,11 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._stop.wait(self.lease_seconds / BEATS_PER_LEASE):
             try:
-                self._beat_if_alive()
+                self.beat_if_alive()
             except OSError as error:
                 log.warning("no heartbeat: %s", error, extra={"session": self.session})
 
-    def _beat_if_alive(self) -> None:
-        under_way = self.seconds_under_way()
-        if under_way < HANGING_SECONDS:
-            self._beat(os.O_CREAT)
-        else:
-            log.warning(
-                "no heartbeat: the NAS has not answered for %.0f s",
-                under_way,
-                extra={"session": self.session},
-            )
-
-    def _beat(self, flags: int) -> None:
+    def _write(self, flags: int) -> None:
         began = self.clock.boottime()
         document = {"beat": secrets.token_hex(8), **self.identity, **self.doing.to_json()}
         data = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"

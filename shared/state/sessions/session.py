@@ -68,7 +68,8 @@ class Session:
         #: The numbers of claims of which this session has left no partial file.
         self.tidied: set[int] = set()
         self.doing = Doing(worker)
-        self._heartbeat = heart(
+        #: Its sign of life, which begins and ends with it.
+        self.heartbeat = heart(
             database.root / "node",
             self.id,
             database.version.lease_seconds,
@@ -97,7 +98,7 @@ class Session:
 
     def _start(self) -> None:
         with self._database.nas_errors():
-            self._heartbeat.start()
+            self.heartbeat.start()
 
     def __exit__(
         self,
@@ -115,7 +116,7 @@ class Session:
                 extra={"session": self.id},
             )
         finally:
-            self._heartbeat.stop()
+            self.heartbeat.stop()
 
     def commit(self, change: Change, reason: str) -> Snapshot:
         """Commits `change` as this session.
@@ -163,7 +164,7 @@ class Session:
 
     def check(self) -> None:
         """Raises `LockLostError` when others may take this session for dead."""
-        self._heartbeat.check()
+        self.heartbeat.check()
 
     def _commit(self, record: SessionRecord, change: Change, reason: str) -> Snapshot:
         # also when the last commit failed: it may still arrive, and must not be taken for this one

@@ -200,10 +200,7 @@ def site_with_database(operator: Operator) -> Operator:
 
 def fall_silent(session: Session) -> None:
     """Stops the heartbeat of a session as a power cut does: its file and its rows stay."""
-    session._heartbeat._stop.set()
-    thread = session._heartbeat._thread
-    assert thread is not None
-    thread.join(timeout=5)
+    assert session.heartbeat.cease()
 
 
 def gone_process() -> ProcessIdentity:

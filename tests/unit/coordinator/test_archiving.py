@@ -232,8 +232,7 @@ class TestInterrupted:
         site.database.session = lambda _worker: _Dying(session)  # type: ignore[method-assign]
         with pytest.raises(PowerCutError):
             archiving.archive(site, "web")
-        if session._heartbeat._thread:
-            fall_silent(session)
+        session.heartbeat.cease()
 
     @staticmethod
     def _bury(web: Operator) -> None:

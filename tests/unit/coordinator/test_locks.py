@@ -63,7 +63,7 @@ class TestList:
         with web.session() as session:
             session.doing.vm, session.doing.phase, session.doing.percent = "web", "export", 50.0
             web.claim(session, "web")
-            session._heartbeat._beat(os.O_CREAT)
+            session.heartbeat.beat()
             found = locks(web)
         contract = {
             "name",
@@ -93,7 +93,7 @@ class TestList:
         with web.session() as session:
             session.doing.vm, session.doing.phase, session.doing.percent = "web", "export", 50.0
             web.claim(session, "web")
-            session._heartbeat._beat(os.O_CREAT)
+            session.heartbeat.beat()
             output = web.lock("list").stdout
         assert "backup export 50 %" in output
         assert "live" in output

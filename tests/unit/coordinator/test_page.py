@@ -298,7 +298,7 @@ def test_a_vm_that_is_being_copied_runs_now(clean: Operator) -> None:
     with clean.session() as session:
         clean.claim(session, "web01")
         session.doing.vm, session.doing.phase, session.doing.percent = "web01", "export", 41.5
-        session._heartbeat._beat(0)
+        session.heartbeat.beat()
         (running,) = clean.json("page")["page"]["running"]
     assert (running["vm"], running["what"], running["host"]) == ("web01", "backup: export", "alpha")
     assert running["percent"] == 41.5

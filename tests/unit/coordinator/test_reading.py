@@ -122,7 +122,7 @@ class TestStatus:
             ) = "web", "export", 42.0, 2**30
             session.doing.rate, session.doing.seconds_left = 100 * 2**20, 300
             operator.claim(session, "web")
-            session._heartbeat._beat(os.O_CREAT)
+            session.heartbeat.beat()
             assert (
                 "export 42 %, 1.0 GiB, 100.0 MiB/s, 5 min left" in operator.admin("status").stdout
             )
@@ -144,7 +144,7 @@ class TestStatus:
         with operator.site().database.session("backup") as session:
             session.doing.vm, session.doing.percent = "db", 42.0
             operator.claim(session, "web")
-            session._heartbeat._beat(os.O_CREAT)
+            session.heartbeat.beat()
             rows = {row["name"]: row for row in operator.json("status")["vms"]}
             assert rows["web"]["progress"] is None
 

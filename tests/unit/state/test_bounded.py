@@ -110,12 +110,12 @@ def test_a_heart_does_not_beat_for_a_worker_that_hangs(
         database.files.seconds_under_way,
     )
     beats = []
-    heartbeat._beat(os.O_CREAT)
+    heartbeat.beat()
 
     def hang(*_: object) -> tuple[int, ...]:
         for seconds in (HANGING_SECONDS - 1, 2):
             clock.seconds += seconds
-            heartbeat._beat_if_alive()
+            heartbeat.beat_if_alive()
             beats.append(read_beat(database.root / "node", "alpha.1"))
         return ()
 
@@ -125,7 +125,7 @@ def test_a_heart_does_not_beat_for_a_worker_that_hangs(
     assert beats[0] not in (None, first)
     assert beats[1] == beats[0]
     assert "has not answered for 181 s" in caplog.text
-    heartbeat._beat_if_alive()
+    heartbeat.beat_if_alive()
     assert read_beat(database.root / "node", "alpha.1") != beats[1], (
         "it goes on when the operation is over"
     )

@@ -3,7 +3,6 @@
 Time passes only when somebody sleeps, but where a real heart beats.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -49,10 +48,15 @@ def created(folder: Path, lease_seconds: float = LEASE) -> Database:
 
 
 @pytest.fixture
-def holder(tmp_path: Path) -> Session:
+def database(tmp_path: Path) -> Database:
+    return created(tmp_path)
+
+
+@pytest.fixture
+def holder(database: Database) -> Session:
     """A session that claimed a VM and beats only when it is told to."""
-    session = created(tmp_path).session("backup")
-    session._heartbeat._beat(os.O_CREAT)
+    session = database.session("backup")
+    session.heartbeat.beat()
     claim(session)
     return session
 
@@ -63,18 +67,20 @@ def claim(session: Session) -> None:
     )
 
 
-def seen_again(session: Session, clock: StillClock) -> Database:
-    """The session's database, as it is opened in the other boot."""
-    return open_database(session._database.root, AGAIN, clock)
+def seen_again(database: Database, clock: StillClock) -> Database:
+    """The database, as it is opened in the other boot."""
+    return open_database(database.root, AGAIN, clock)
 
 
 def find_here(database: Database) -> list[deaths.Dead]:
     return deaths.find_here(database, deaths.live_sessions(database.head().contents))
 
 
-def test_after_a_restart_three_heartbeats_that_fail_to_appear_are_proof(holder: Session) -> None:
+def test_after_a_restart_three_heartbeats_that_fail_to_appear_are_proof(
+    database: Database, holder: Session
+) -> None:
     clock = StillClock()
-    dead = find_here(seen_again(holder, clock))
+    dead = find_here(seen_again(database, clock))
     assert [grave.session.id for grave in dead] == [holder.id]
     assert dead[0].reason == "its machine was restarted, and no heartbeat for 30 s"
     assert THREE_BEATS <= sum(clock.slept) < THREE_BEATS + LEASE / BEATS_PER_LEASE
@@ -82,10 +88,10 @@ def test_after_a_restart_three_heartbeats_that_fail_to_appear_are_proof(holder: 
 
 @pytest.mark.parametrize("look", [1, 2, 5])
 def test_the_copy_beats_while_the_other_one_recovers(
-    holder: Session, look: int, caplog: pytest.LogCaptureFixture
+    database: Database, holder: Session, look: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = BusyClock(lambda count: holder._heartbeat._beat(0) if count == look else None)
-    assert find_here(seen_again(holder, clock)) == []
+    clock = BusyClock(lambda count: holder.heartbeat.beat() if count == look else None)
+    assert find_here(seen_again(database, clock)) == []
     assert "the names and the machine id of this one" in caplog.text
     assert len(clock.slept) == look
 
@@ -103,26 +109,28 @@ def test_a_real_heart_beats_while_the_other_one_recovers_and_goes_on(tmp_path: P
 
 
 def test_without_the_watch_the_living_one_loses_what_it_holds(
-    holder: Session, monkeypatch: pytest.MonkeyPatch
+    database: Database, holder: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mutant: another boot was once proof by itself."""
     monkeypatch.setattr(deaths, "three_beats", lambda _: 0.0)
-    clock = BusyClock(lambda count: holder._heartbeat._beat(0))
-    assert [grave.session.id for grave in find_here(seen_again(holder, clock))] == [holder.id]
+    clock = BusyClock(lambda count: holder.heartbeat.beat())
+    assert [grave.session.id for grave in find_here(seen_again(database, clock))] == [holder.id]
 
 
 def test_one_that_ends_while_it_is_watched_is_no_copy(
-    holder: Session, caplog: pytest.LogCaptureFixture
+    database: Database, holder: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
-    beat = holder._database.root / "node" / holder.id
+    beat = database.root / "node" / holder.id
     clock = BusyClock(lambda count: beat.unlink(missing_ok=True))
-    assert find_here(seen_again(holder, clock)) == []
+    assert find_here(seen_again(database, clock)) == []
     assert "the names and the machine id" not in caplog.text
 
 
-def test_where_the_kernel_names_no_boot_the_whole_lease_time_is_watched(holder: Session) -> None:
+def test_where_the_kernel_names_no_boot_the_whole_lease_time_is_watched(
+    database: Database, holder: Session
+) -> None:
     clock = StillClock()
-    nameless = open_database(holder._database.root, replace(HERE, boot=""), clock)
+    nameless = open_database(database.root, replace(HERE, boot=""), clock)
     assert find_here(nameless) == []
     assert clock.slept == []
     rows = deaths.live_sessions(nameless.head().contents)
@@ -130,10 +138,10 @@ def test_where_the_kernel_names_no_boot_the_whole_lease_time_is_watched(holder: 
     assert sum(clock.slept) >= LEASE
 
 
-def test_other_hosts_watch_for_the_whole_lease_time_as_ever(holder: Session) -> None:
+def test_other_hosts_watch_for_the_whole_lease_time_as_ever(
+    database: Database, holder: Session
+) -> None:
     clock = StillClock()
-    other = open_database(
-        holder._database.root, replace(AGAIN, node="beta", machine="other"), clock
-    )
+    other = open_database(database.root, replace(AGAIN, node="beta", machine="other"), clock)
     rows = deaths.live_sessions(other.head().contents)
     assert [grave.reason for grave in deaths.find_silent(other, rows)] == ["no heartbeat for 100 s"]

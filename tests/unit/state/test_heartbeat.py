@@ -9,6 +9,7 @@ import pytest
 from shared.host.errors import LockLostError
 from shared.host.process_identity import ProcessIdentity
 from shared.state.sessions.heartbeat import Doing, Heartbeat, parse_beat, read_beat
+from tests.support.virtualbox import wait_for
 from tests.unit.state.builders import StillClock
 
 
@@ -28,7 +29,7 @@ def test_others_see_who_it_is_and_what_it_does(tmp_path: Path, heartbeat: Heartb
             12.5,
             ProcessIdentity(9, 1.5),
         )
-        heartbeat._beat(0)
+        heartbeat.beat()
         seen = parse_beat(read_beat(tmp_path, "alpha.1"))
         assert (seen["vm"], seen["percent"], seen["child"]) == (
             "web01\ud800",
@@ -42,10 +43,10 @@ def test_others_see_who_it_is_and_what_it_does(tmp_path: Path, heartbeat: Heartb
 def test_each_beat_differs_and_is_written_in_place(tmp_path: Path, heartbeat: Heartbeat) -> None:
     """An SMB client that polls the name of a replaced file goes on reading the old one."""
     heartbeat.doing.vm = "a long name that makes the next beat shorter"
-    heartbeat._beat(os.O_CREAT)
+    heartbeat.beat()
     first, inode = read_beat(tmp_path, "alpha.1"), os.stat(tmp_path / "alpha.1").st_ino
     heartbeat.doing.vm = ""
-    heartbeat._beat(os.O_CREAT)
+    heartbeat.beat()
     second = read_beat(tmp_path, "alpha.1")
     assert second not in (None, first)
     assert "vm" not in parse_beat(second), "nothing of the longer beat is left at the end"
@@ -56,11 +57,7 @@ def test_it_beats_by_itself_until_it_is_stopped(tmp_path: Path, clock: StillCloc
     heartbeat = Heartbeat(tmp_path, "alpha.1", 0.1, clock, {}, Doing("backup"))
     heartbeat.start()
     first = read_beat(tmp_path, "alpha.1")
-    for _ in range(500):
-        if read_beat(tmp_path, "alpha.1") != first:
-            break
-        heartbeat._stop.wait(0.01)
-    assert read_beat(tmp_path, "alpha.1") != first
+    wait_for(lambda: read_beat(tmp_path, "alpha.1") != first, "the next beat")
     heartbeat.stop()
     assert read_beat(tmp_path, "alpha.1") is None
 
@@ -74,13 +71,13 @@ def test_a_name_that_is_taken_is_refused(tmp_path: Path, heartbeat: Heartbeat) -
 def test_it_stops_its_worker_before_others_may_take_over(
     heartbeat: Heartbeat, clock: StillClock
 ) -> None:
-    heartbeat._beat(os.O_CREAT)
+    heartbeat.beat()
     clock.seconds += 200
     heartbeat.check()
     clock.seconds += 11
     with pytest.raises(LockLostError, match="211 s"):
         heartbeat.check()
-    heartbeat._beat(0)
+    heartbeat.beat()
     heartbeat.check()
 
 
@@ -89,7 +86,7 @@ def test_a_beat_that_took_long_counts_from_its_beginning(
 ) -> None:
     """Others may have read the file just before the write that hung got through."""
     monkeypatch.setattr(os, "fsync", lambda _: clock.sleep(250))
-    heartbeat._beat(os.O_CREAT)
+    heartbeat.beat()
     with pytest.raises(LockLostError):
         heartbeat.check()
 
@@ -97,7 +94,7 @@ def test_a_beat_that_took_long_counts_from_its_beginning(
 def test_a_beat_that_fails_is_no_beat(
     heartbeat: Heartbeat, clock: StillClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heartbeat._beat(os.O_CREAT)
+    heartbeat.beat()
 
     def refuse(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -105,7 +102,7 @@ def test_a_beat_that_fails_is_no_beat(
     monkeypatch.setattr(os, "fsync", refuse)
     clock.seconds += 250
     with pytest.raises(OSError, match="Input/output"):
-        heartbeat._beat(0)
+        heartbeat.beat()
     with pytest.raises(LockLostError):
         heartbeat.check()
 
@@ -120,7 +117,7 @@ def test_a_symbolic_link_in_its_place_is_not_followed(tmp_path: Path, heartbeat:
     secret.write_text("secret")
     (tmp_path / "alpha.1").symlink_to(secret)
     with pytest.raises(OSError, match="symbolic links"):
-        heartbeat._beat(os.O_CREAT)
+        heartbeat.beat()
     with pytest.raises(OSError, match="symbolic links"):
         read_beat(tmp_path, "alpha.1")
     assert secret.read_text() == "secret"
@@ -137,5 +134,5 @@ def test_what_is_put_in_its_place_is_neither_waited_for_nor_overwritten(
     else:
         os.link(copy, tmp_path / "alpha.1")
     with pytest.raises(OSError, match=f"no file of this|{os.strerror(errno.ENXIO)}"):
-        heartbeat._beat(os.O_CREAT)
+        heartbeat.beat()
     assert copy.read_bytes() == b"data"

@@ -54,7 +54,7 @@ def database(tmp_path: Path) -> Database:
 def holder(database: Database) -> Session:
     """A session that claimed a VM and will show no more heartbeat."""
     crashed = database.session("backup")
-    crashed._heartbeat._beat(os.O_CREAT)
+    crashed.heartbeat.beat()
     crashed.commit(
         lambda contents: claims.grant(contents, "web01", crashed.id, "backup", WHEN), "claim"
     )
@@ -163,7 +163,7 @@ class TestWatching:
     def test_one_beat_is_enough_to_be_alive_and_ends_the_watch(
         self, database: Database, holder: Session
     ) -> None:
-        clock = BusyClock(lambda count: holder._heartbeat._beat(0) if count == 5 else None)
+        clock = BusyClock(lambda count: holder.heartbeat.beat() if count == 5 else None)
         here = seen_by(database, clock)
         assert deaths.watch_silent(here, deaths.live_sessions(here.head().contents), LEASE) == []
         assert len(clock.slept) == 5
