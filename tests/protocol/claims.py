@@ -114,9 +114,9 @@ class Worker:
         try:
             head = self.session.commit(change, "test")
         except VmBackupError as error:
-            self.told.append(((self.session.id, self.session._sequence), type(error).__name__))
+            self.told.append(((self.session.id, self.session.sequence), type(error).__name__))
             return None
-        self.told.append(((self.session.id, self.session._sequence), "done"))
+        self.told.append(((self.session.id, self.session.sequence), "done"))
         return head
 
     def expire(self, victim: str) -> None:

@@ -269,7 +269,7 @@ def _session_forgets_what_it_committed(patch: Patch) -> None:
     original = Session._commit
 
     def commit(self: Session, *arguments: Any) -> Snapshot:
-        self._sequence = 0
+        self.sequence = 0
         return original(self, *arguments)
 
     patch.setattr(Session, "_commit", commit)

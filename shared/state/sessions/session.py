@@ -61,7 +61,8 @@ class Session:
         identifier = identifier or new_session_id(database.identity.node)
         self._record = session_record(identifier, worker, database.identity, process)
         self._record = replace(self._record, since=timestamp(database.clock.now()))
-        self._sequence = 0
+        #: The number of its last commit, also of one that failed; 0: there was none.
+        self.sequence = 0
         self._known = False
         #: The claim that this session holds, as far as its own commits tell.
         self.held: Claim | None = None
@@ -107,7 +108,7 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if self._sequence:
+            if self.sequence:
                 self._end(*_how(error))
         except VmBackupError as failure:
             log.warning(
@@ -168,9 +169,9 @@ class Session:
 
     def _commit(self, record: SessionRecord, change: Change, reason: str) -> Snapshot:
         # also when the last commit failed: it may still arrive, and must not be taken for this one
-        self._sequence += 1
+        self.sequence += 1
         author = Author(
-            record, self._sequence, timestamp(self._database.clock.now()), reason, known=self._known
+            record, self.sequence, timestamp(self._database.clock.now()), reason, known=self._known
         )
         head = self._database.transact(author, change)
         self._known = self._known or self.id in head.contents.sessions

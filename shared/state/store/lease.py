@@ -141,7 +141,7 @@ class DatabaseLease:
 
         Yields False when it could not be had in time: the transaction is safe without it.
         """
-        attempt = _Attempt(self._make(), self._wait_seconds, Turn(self._turns))
+        attempt = self.attempt()
         attempt.thread.start()
         try:
             with waiting(
@@ -157,7 +157,7 @@ class DatabaseLease:
         finally:
             attempt.give_up()
 
-    def _wait_for(self, attempt: "_Attempt") -> None:
+    def _wait_for(self, attempt: "LeaseAttempt") -> None:
         if not attempt.finished.wait(self._first_look_seconds):
             with contextlib.suppress(
                 NasError
@@ -165,21 +165,27 @@ class DatabaseLease:
                 self._files.run(break_dead_holder(f"stale.{secrets.token_hex(4)}"))
             attempt.finished.wait(self._wait_seconds)
 
-    def _make(self) -> "SoftFileLease":
+    def attempt(self) -> "LeaseAttempt":
+        """One attempt to have the lease, not begun yet."""
         from filelock import SoftFileLease
 
-        return SoftFileLease(
+        lease = SoftFileLease(
             os.fspath(self._files.root / "vmtool-dblock"),
             lease_duration=self._lease_seconds,
             poll_interval=self._poll_seconds,
             thread_local=False,
             mode=0o660,
         )
+        return LeaseAttempt(lease, self._wait_seconds, Turn(self._turns))
 
 
 @dataclass
-class _Attempt:
-    """Acquires in a thread of its own, so that a file system that hangs holds up no transaction."""
+class LeaseAttempt:
+    """Acquires in `thread`, so that a file system that hangs holds up no transaction.
+
+    Start that; `finished` is set when it is known whether it `succeeded`, after `wait_seconds` at
+    the latest if the file system answers.
+    """
 
     lease: "SoftFileLease"
     wait_seconds: float

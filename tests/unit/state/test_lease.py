@@ -15,7 +15,6 @@ import pytest
 from filelock import SoftFileLease
 
 from shared.host.errors import NasError
-from shared.state.store import lease as module
 from shared.state.store.lease import (
     DatabaseLease,
     Marker,
@@ -140,7 +139,7 @@ def test_a_nas_that_fails_in_between_leaves_no_lease_behind(
 
 
 def test_a_lease_that_comes_too_late_is_given_back(files: StateFiles, tmp_path: Path) -> None:
-    attempt = module._Attempt(lease_on(files)._make(), 5, Turn(tmp_path / "turns"))
+    attempt = lease_on(files, wait_seconds=5, turns=tmp_path / "turns").attempt()
     attempt.give_up()
     attempt.thread.start()
     attempt.thread.join(10)
@@ -167,7 +166,7 @@ class TestTurns:
     ) -> None:
         first = Turn(tmp_path / "turns")
         first.take()
-        given_up = module._Attempt(lease_on(files)._make(), 5, Turn(tmp_path / "turns"))
+        given_up = lease_on(files, wait_seconds=5, turns=tmp_path / "turns").attempt()
         given_up.thread.start()
         given_up.give_up()
         first.pass_on()
