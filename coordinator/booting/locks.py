@@ -8,6 +8,7 @@ from typing import Final
 
 from shared.host.errors import LockedError
 from shared.host.host_lock import host_lock
+from shared.host.waits import pausing
 from shared.tasks.boot_note import BootNote
 
 #: The lock of this host from the look whether a name is free until it is noted who has it.
@@ -47,6 +48,7 @@ def _waited_for(
     state_directory: Path, name: str, what: str, seconds: float = _LOCK_SECONDS
 ) -> Iterator[None]:
     end = time.monotonic() + seconds
+    pause = pausing(time.sleep, f"another process, which {what}", seconds)
     while True:
         with host_lock(state_directory, name) as mine:
             if mine:
@@ -54,4 +56,4 @@ def _waited_for(
                 return
         if time.monotonic() >= end:
             raise LockedError(f"another process {what}", hint="try again soon")
-        time.sleep(_POLL_SECONDS)
+        pause(_POLL_SECONDS)

@@ -3,12 +3,18 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from typing import Final
+
+import psutil
 
 from shared.host.errors import LockedError, UsageError
 from shared.host.host_lock import host_lock
 from shared.host.processes import Runner
-from shared.serving import places
+from shared.host.waits import pausing, waiting
+from shared.serving import asking, places
+from shared.serving.asking import Life
+from shared.tasks import boot_mounts
 from shared.tasks.boot_mounts import mount_of
 from shared.tasks.boot_note import BootNote
 
@@ -21,6 +27,47 @@ def is_served(note: BootNote) -> bool:
     """Whether the disks are there, and their server answers."""
     found = mount_of(note)
     return found is not None and found.alive
+
+
+def require_answer(note: BootNote) -> None:
+    """Raises `LockedError` if whoever serves the disks, or settles, was stopped or hangs.
+
+    Before VirtualBox is asked for the VM, or anybody for its disks: those wait as long as it does.
+    """
+    where = replace(note, folder=boot_mounts.moved_to(note) or note.folder).place
+    server = note.server
+    known = server is not None and server.is_certain()
+    pid = server.pid if server is not None and known else None
+    who = "their server" if pid is None else f"their server, process {pid},"
+    if pid is not None and _is_stopped(pid):
+        raise LockedError(
+            f"the disks of {note.name!r} in {where} do not answer: {who} was stopped",
+            hint=f"`kill -CONT {pid}` lets it go on; then again",
+        )
+    found = mount_of(note)
+    if found is None:
+        return
+    with waiting(f"the server of {where}", asking.ASK_SECONDS):
+        life = found.life()
+    if life == Life.HANGS:
+        which = "PID" if pid is None else str(pid)
+        find = "`pgrep -af coordinator.booting.disk_server` names it; " if pid is None else ""
+        raise LockedError(
+            f"the disks of {note.name!r} in {where} do not answer: {who} hangs, or waits for the "
+            "NAS",
+            hint=f"when the NAS is away: again when it is back; else {find}`kill -KILL {which}` "
+            "ends it: what its guest had flushed is kept; then again",
+        )
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return str(psutil.Process(pid).status()) in (
+            psutil.STATUS_STOPPED,
+            psutil.STATUS_TRACING_STOP,
+        )
+    except psutil.Error:
+        return False
 
 
 def unmount(note: BootNote, runner: Runner, *, lazily: bool = False) -> None:
@@ -50,6 +97,7 @@ def wait_for_server(note: BootNote, *, grace_seconds: float = _GRACE_SECONDS) ->
     It has `grace_seconds` to end by itself. Raises `LockedError` if that takes long.
     """
     begin = time.monotonic()
+    pause = pausing(time.sleep, f"the end of the server of {note.place}", _SERVER_SECONDS)
     while True:
         with host_lock(note.file.parent, note.server_lock) as gone:
             if gone:
@@ -60,4 +108,4 @@ def wait_for_server(note: BootNote, *, grace_seconds: float = _GRACE_SECONDS) ->
         server = note.server
         if waited > grace_seconds and server is not None and server.is_certain():
             os.kill(server.pid, signal.SIGKILL)  # a dying VM may hold the mount for a while
-        time.sleep(_POLL_SECONDS)
+        pause(_POLL_SECONDS)

@@ -40,6 +40,7 @@ def discard(site: Site, note: BootNote) -> tuple[str, ...]:
     `NasError`; what is left is removed by the same call again.
     """
     machines.require_owner(note)
+    mounts.require_answer(note)
     kept: tuple[str, ...] = ()
     with locks.alone(note):
         found = boot_note.read(note.file)

@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from coordinator import vm_argument
-from coordinator.booting import boot_hold, locks, machines, removing
+from coordinator.booting import boot_hold, locks, machines, mounts, removing
 from shared.host.errors import UnknownVmError, UsageError
 from shared.host.printable import option, quoted
 from shared.site import Site
@@ -39,18 +39,25 @@ def original(site: Site, text: str) -> VmRecord:
 def noted(
     site: Site, name: str, looking: contextlib.ExitStack, *, dry_run: bool
 ) -> BootNote | None:
-    """What runs under that name; nobody else begins anything until `looking` is closed."""
+    """What runs under that name; nobody else begins anything until `looking` is closed.
+
+    Raises `LockedError` if its server does not answer.
+    """
     state = site.configuration.host.state_directory
     if not dry_run:
         looking.enter_context(locks.beginning(state))
     note = boot_note.named(state, name)
     if note is not None:
         _require_ours(site, note, "; or give the new one another name: --as NAME")
+        mounts.require_answer(note)
     return note if note is None or dry_run else removing.after_a_crash(site, note)
 
 
 def begun(site: Site, name: str) -> BootNote:
-    """What was begun under that name. Raises `UnknownVmError`."""
+    """What was begun under that name.
+
+    Raises `UnknownVmError`, and `LockedError` if its server does not answer.
+    """
     state = site.configuration.host.state_directory
     note = boot_note.named(state, name)
     if note is None:
@@ -63,6 +70,7 @@ def begun(site: Site, name: str) -> BootNote:
             "now, and is removed like any other, in VirtualBox",
         )
     _require_ours(site, note)
+    mounts.require_answer(note)
     return note
 
 

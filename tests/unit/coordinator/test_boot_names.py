@@ -1,6 +1,9 @@
 """What `boot` says of names: of a VM that runs from a copy itself, and of one that did."""
 
 import os
+import signal
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +12,7 @@ import pytest
 
 from coordinator.booting import machines, settling
 from shared.host.errors import ExitCode
+from shared.host.process_identity import ProcessIdentity
 from shared.site import Site
 from shared.state.rules import sightings
 from shared.state.rules.sightings import Sighting
@@ -120,3 +124,43 @@ def test_what_was_settled_is_remembered(
     assert settling.settle(operator.site(), note) == ""
     (done,) = boot_done.named(note.file.parent, "trial")
     assert (done.uuid, done.vm, done.stamp) == (note.uuid, "web", STAMP)
+
+
+@pytest.fixture
+def stopped(note: BootNote) -> Iterator[int]:
+    """What served its disks was stopped: VirtualBox, asked for the VM, would wait for it."""
+    note.filling.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "600"]) as server:
+        os.kill(server.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, server.pid, os.WSTOPPED)
+        own = ProcessIdentity.of(server.pid)
+        assert own
+        note.progress.write({"pid": own.pid, "started": own.started, "born": own.born})
+        try:
+            yield server.pid
+        finally:
+            server.kill()
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    "words", [("--finish", "trial"), ("--discard", "trial", "--yes"), ("web", "--as", "trial")]
+)
+def test_one_whose_server_was_stopped_is_left_alone_and_it_is_said_how_it_goes_on(
+    operator: Operator,
+    note: BootNote,
+    monkeypatch: pytest.MonkeyPatch,
+    stopped: int,
+    words: tuple[str, ...],
+    more: tuple[str, ...],
+) -> None:
+    def inventory(_: Site) -> None:
+        raise AssertionError("VirtualBox was asked")
+
+    monkeypatch.setattr(Site, "inventory", inventory)
+    done = operator.admin("boot", *words, *more)
+    assert done.exit_code == ExitCode.LOCKED, done.output
+    said = " ".join(done.stderr.split())
+    assert f"in {note.place} do not answer: their server, process {stopped}, was stopped" in said
+    assert f"kill -CONT {stopped}" in said
+    assert boot_note.read(note.file) == note

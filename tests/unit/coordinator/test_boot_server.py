@@ -11,18 +11,21 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from coordinator.booting import machine_making, mounts
 from coordinator.booting.ending import ended_by_sigterm
 from coordinator.booting.identity import identity, require_same
 from coordinator.mounting.steady_copy import SteadyCopy
-from shared.host.errors import CopyError, NasError
+from shared.host.errors import CopyError, LockedError, NasError
 from shared.host.host_lock import host_lock
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
 from shared.serving import starting
+from shared.serving.asking import Life
 from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
@@ -113,11 +116,46 @@ class TestTerminated:
         wait_until(lambda: is_free(note))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("fuse")
+def test_one_that_was_stopped_is_named_at_once_and_nothing_waits_for_it(
+    note: BootNote, server: ProcessIdentity
+) -> None:
+    wait_until(lambda: note.server == server)
+    mounts.require_answer(note)
+    os.kill(server.pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(server.pid).status() == psutil.STATUS_STOPPED)
+    with pytest.raises(LockedError, match=f"{note.place} do.*{server.pid}, was stopped") as raised:
+        mounts.require_answer(note)
+    assert f"kill -CONT {server.pid}" in raised.value.hint
+    os.kill(server.pid, signal.SIGCONT)
+    mounts.require_answer(note)
+    assert mounts.is_served(note)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_one_that_hangs_is_named(
+    note: BootNote, monkeypatch: pytest.MonkeyPatch, *, known: bool
+) -> None:
+    hangs = SimpleNamespace(life=lambda: Life.HANGS)
+    monkeypatch.setattr(mounts, "mount_of", lambda _: hangs)
+    own = ProcessIdentity.of(os.getpid())
+    assert own
+    if known:
+        note.progress.write({"pid": own.pid, "started": own.started, "born": own.born})
+    with pytest.raises(LockedError, match="hangs, or waits for the NAS") as raised:
+        mounts.require_answer(note)
+    assert (f"process {own.pid}" in raised.value.message) == known
+    assert f"kill -KILL {own.pid if known else 'PID'}`" in raised.value.hint
+    assert ("pgrep -af" in raised.value.hint) != known
+
+
 #: Serves what its argument says, and says the number of the server's process.
 STARTS = """
 import json, sys
 from coordinator.booting import machine_making
 from shared.serving import starting
+from shared.serving.asking import Life
 print(starting.start(json.loads(sys.argv[1]), command=machine_making._SERVER).pid, flush=True)
 """
 
