@@ -10,7 +10,7 @@ from shared.host.printable import printable
 from shared.state.hold import Hold, merged
 from shared.state.records import VmRecord
 from shared.state.rules.holds import Held
-from shared.tasks import hold_judgement
+from shared.tasks import boot_remedies
 from shared.tasks.hold_judgement import AllStuck
 
 
@@ -33,7 +33,7 @@ def documents(found: Iterable[Held], stuck: AllStuck) -> list[dict[str, Any]]:
     rows = []
     for each in found:
         why = None if each.hold.ended else stuck.get(each.hold.holder)
-        problem = hold_judgement.words(why) if why else None
+        problem = boot_remedies.words(why) if why else None
         rows.append({**document(each.hold), "vm": each.vm, "problem": problem})
     return rows
 

@@ -22,7 +22,7 @@ from shared.ova.vdi_writing import TargetError
 from shared.serving import starting
 from shared.site import Site
 from shared.state.records import VmRecord
-from shared.tasks import boot_note, verification
+from shared.tasks import boot_machine, boot_note, verification
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.tasks.direct_plan import (
     DirectPlan,
@@ -162,6 +162,7 @@ def _new_note(site: Site, record: VmRecord, copy: Copy, way: Way) -> BootNote:
         disks,
         timestamp(site.clock.now()),
         repository=site.database.version.repository,
+        home=str(boot_machine.home_of(site.configuration)),
     )
 
 

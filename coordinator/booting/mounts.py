@@ -6,10 +6,9 @@ import time
 from dataclasses import replace
 from typing import Final
 
-import psutil
-
 from shared.host.errors import LockedError, UsageError
 from shared.host.host_lock import host_lock
+from shared.host.process_identity import is_stopped
 from shared.host.processes import Runner
 from shared.host.waits import pausing, waiting
 from shared.serving import asking, places
@@ -39,7 +38,7 @@ def require_answer(note: BootNote) -> None:
     known = server is not None and server.is_certain()
     pid = server.pid if server is not None and known else None
     who = "their server" if pid is None else f"their server, process {pid},"
-    if pid is not None and _is_stopped(pid):
+    if pid is not None and is_stopped(pid):
         raise LockedError(
             f"the disks of {note.name!r} in {where} do not answer: {who} was stopped",
             hint=f"`kill -CONT {pid}` lets it go on; then again",
@@ -58,16 +57,6 @@ def require_answer(note: BootNote) -> None:
             hint=f"when the NAS is away: again when it is back; else {find}`kill -KILL {which}` "
             "ends it: what its guest had flushed is kept; then again",
         )
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        return str(psutil.Process(pid).status()) in (
-            psutil.STATUS_STOPPED,
-            psutil.STATUS_TRACING_STOP,
-        )
-    except psutil.Error:
-        return False
 
 
 def unmount(note: BootNote, runner: Runner, *, lazily: bool = False) -> None:

@@ -13,7 +13,7 @@ from shared.state.records import VmRecord
 from shared.tasks import boot_done, boot_note
 from shared.tasks.boot_done import DoneBoot
 from shared.tasks.boot_note import BootNote
-from shared.tasks.boot_progress import going_on
+from shared.tasks.boot_remedies import going_on
 
 
 def original(site: Site, text: str) -> VmRecord:

@@ -44,7 +44,7 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     who finishes it.
     """
     from shared.state.sessions.deaths import live_sessions
-    from shared.tasks import boot_progress
+    from shared.tasks import boots_here
 
     site = invocation.site(reading=True)
     found = database_reading.read(site)
@@ -54,7 +54,7 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     locks = locks_held.gather(site, contents, watched, told=told.append)
     begun = unfinished.of_all(contents.vms.values())
     held = hold_words.documents(holds.of_all(contents), read_stuck(site, contents))
-    booted = boot_progress.shown(site.configuration.host.state_directory)
+    booted = boots_here.shown(site.configuration.host.state_directory)
     if as_json:
         print_json(
             {

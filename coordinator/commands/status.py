@@ -143,11 +143,11 @@ def _look(
 
 def _show(seen: _Seen, *, as_json: bool) -> None:
     from coordinator.restore import in_place_waiting
-    from shared.tasks import boot_progress
+    from shared.tasks import boots_here
 
     rows, number = seen.rows, len(seen.found.snapshot.contents.vms)
     state, vms = seen.site.configuration.host.state_directory, seen.found.snapshot.contents.vms
-    booted = boot_progress.shown(state)
+    booted = boots_here.shown(state)
     back = in_place_waiting.found(state, {record.uuid: key for key, record in vms.items()})
     if as_json:
         here = {"hosts": [verdict.document(pasteable) for verdict in seen.judged.hosts]}

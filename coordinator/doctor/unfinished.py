@@ -1,12 +1,13 @@
 """What a person has begun on this host and not ended: VMs that run from copies, disks that wait."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from coordinator.doctor.result import Check
 from shared.host.printable import option, printable, quoted
 from shared.state.rules import holds
-from shared.tasks import boot_note, boot_progress
+from shared.tasks import boot_note, boots_here
+from shared.tasks.boots_here import Shown
 
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration
@@ -22,28 +23,27 @@ def examine(configuration: "Configuration") -> Iterator[Check]:
     from coordinator.restore import in_place_waiting
 
     state = configuration.host.state_directory
-    for shown in boot_progress.shown(state):
-        hint = _remedy(shown.document)
+    for shown in boots_here.shown(state):
+        hint = _remedy(shown)
         yield Check(_RUNS, "warn" if hint else "ok", shown.line, hint)
     for waiting in in_place_waiting.found(state, {}):
         yield Check(_BACK, "warn", waiting.words, waiting.remedy)
 
 
-def _remedy(of: Mapping[str, Any]) -> str:
+def _remedy(shown: Shown) -> str:
     """What to do about what runs from a copy and does not get on; empty if it does."""
-    name = str(of["name"])
-    if of["busy"]:
+    if shown.stuck is None:
         return ""
-    if of["served"] and of["unread"]:
-        return f"when that can be read: {boot_progress.going_on(name, str(of['vm']))}"
-    if of["served"] and of["short"]:
-        return f"make room in {printable(str(of['folder']))}: it goes on by itself"
-    if of["served"] and not of["problem"]:
-        return ""
-    finish, discard = (option(way, name) for way in ("--finish", "--discard"))
-    if of["placed"]:
-        return f"when it is off: vmbackup-admin boot {finish}"
-    return f"vmbackup-admin boot {finish}; or throw it away: {discard}"
+    why, name = shown.stuck.why, str(shown.document["name"])
+    if why == "unread":
+        return f"when that can be read: {shown.remedy}"
+    if why == "room":
+        return f"make room in {printable(str(shown.document['folder']))}: it goes on by itself"
+    if why == "unmerged":
+        return f"when it is off: {shown.remedy}"
+    if why in ("unmerged_on", "unlisted", "stopped"):
+        return shown.remedy
+    return f"{shown.remedy}; or throw it away: {option('--discard', name)}"
 
 
 def examine_holds(site: "Site") -> Iterator[Check]:

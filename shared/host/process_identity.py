@@ -63,6 +63,15 @@ class ProcessIdentity:
         return now is not None and abs(now.started - self.started) < START_TOLERANCE_SECONDS
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the process of that number was stopped, and goes on only when it is told to."""
+    try:
+        state = str(psutil.Process(pid).status())
+    except psutil.Error:
+        return False
+    return state in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+
+
 def wait_until_gone(
     identity: ProcessIdentity, *, timeout_seconds: float, poll_seconds: float = 0.1
 ) -> bool:

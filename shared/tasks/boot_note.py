@@ -52,7 +52,8 @@ class BootNote:
     """What is noted in `file`: the VM `name` in `folder` runs from the copy `stamp` of `vm`.
 
     `vm` is a UUID, `key` the name of its record. `index` is the digest of what the copy is read by.
-    `repository` has that copy; empty if an older release noted it.
+    `repository` has that copy, `home` is the settings directory of the VirtualBox that has the VM;
+    each is empty if an older release noted it.
     """
 
     file: Path
@@ -67,6 +68,7 @@ class BootNote:
     since: str
     phase: Phase = Phase.MAKING
     repository: str = ""
+    home: str = ""
 
     @property
     def mark(self) -> scratch.Mark:
@@ -129,7 +131,7 @@ def write(note: BootNote) -> None:
         "disks": [{"member": d.member, "uuid": d.uuid, "file": d.file} for d in note.disks],
         "phase": str(note.phase),
     }
-    for field in ("name", "uuid", "vm", "key", "stamp", "index", "since", "repository"):
+    for field in ("name", "uuid", "vm", "key", "stamp", "index", "since", "repository", "home"):
         document[field] = getattr(note, field)
     notes.Note(note.file, "what runs from a copy").write(document)
     if note.filling.is_dir():  # it goes with that
@@ -157,7 +159,7 @@ def read(file: Path) -> BootNote | None:
             for disk in document["disks"]
         )
         folder, phase = Path(str(document["folder"])), Phase(str(document["phase"]))
-        texts["repository"] = str(document.get("repository", ""))
+        texts |= {field: str(document.get(field, "")) for field in ("repository", "home")}
         if not folder.is_absolute() or any("/" in disk.file for disk in disks):
             raise ValueError("it names no place")
         return BootNote(file, folder, disks=disks, phase=phase, **texts)

@@ -4,21 +4,22 @@ import contextlib
 import shutil
 import time
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from shared.copies.space_needed import human
+from shared.host.clock import timestamp
 from shared.host.duration import spoken
-from shared.host.errors import VmBackupError
 from shared.host.host_lock import is_held
-from shared.host.printable import option, printable, quoted
+from shared.host.printable import quoted
+from shared.host.process_identity import is_stopped
 from shared.ova.vdi_writing import BLOCK
-from shared.state.sessions.host_look import Stuck
-from shared.tasks import boot_mounts, boot_note
+from shared.state.sessions.host_look import LONGEST_WHY, Stuck
+from shared.tasks import boot_machine, boot_mounts, boot_remedies
 from shared.tasks.boot_note import BootNote, Phase
+from shared.tasks.boot_remedies import UNMERGED
 
-#: What is said of one whose disks need no server, and that is no ordinary VM yet.
-UNMERGED: Final = "but what its guest wrote is in a snapshot that is not merged yet"
 #: A server says every second that it is there.
 _OLD_SECONDS: Final = 30.0
 #: One of which nothing is heard for so long does not just wait for a slow disk.
@@ -32,7 +33,10 @@ class Progress:
     For `short` bytes there is no room. `unread` says why VirtualBox has paused the VM, which asked
     for what could not be read. `age`: how many seconds ago its server has said so; a rate
     is only what was said just now. `busy`: nothing serves it, and a process makes it, goes on
-    with it, or ends it. `placed`: its disks have their names, and need no server.
+    with it, or ends it. `placed`: its disks have their names, and need no server. `unlisted`: its
+    user has deleted it. `on`: it runs, where that matters. `pid`: its server, of which
+    nothing is heard for long (0: it is); `stopped` says that it was. `heard`: when it was heard of
+    last, if it is gone. `settings_left`: by which VirtualBox would take it in again.
     """
 
     name: str
@@ -48,6 +52,13 @@ class Progress:
     age: float
     busy: bool = False
     placed: bool = False
+    uuid: str = ""
+    unlisted: bool = False
+    settings_left: Path | None = None
+    on: bool = False
+    stopped: bool = False
+    pid: int = 0
+    heard: str = ""
 
     @property
     def seconds_left(self) -> float | None:
@@ -62,12 +73,15 @@ class Progress:
         said = "filled" if self.whole else f"{human(self.filled)} of {human(self.total)} filled"
         if self.busy:
             said += ", and being worked on"
+        elif self.unlisted:
+            said += f"; {boot_remedies.words(Stuck('unlisted', self._way_back))}: `{self.remedy}`"
         elif self.placed:
-            again = f"`vmbackup-admin boot {option('--finish', self.name)}`"
-            said += f", {UNMERGED}: {again} goes on when it is off"
+            waits = "waits for its end" if self.on else "goes on when it is off"
+            said += f", {UNMERGED}: `{self.remedy}` {waits}"
         elif not self.served:
-            again = f"`vmbackup-admin boot {option('--finish', self.name)}`"
-            said += f", not served: {again}" if self.whole else f", and not served: {again} goes on"
+            said += ", " if self.whole else ", and "
+            said += "not served, though it is on: " if self.on else "not served: "
+            said += f"`{self.remedy}`" + ("" if self.whole else " goes on")
         elif self.age > _OLD_SECONDS and not self.whole:
             said += f" {spoken(self.age)} ago, when its server was last heard of"
         elif self.rate:
@@ -89,29 +103,39 @@ class Progress:
             return ""
         return (
             f"paused by VirtualBox, as its guest asked for what could not be read ({self.unread}): "
-            f"when it can be, `{going_on(self.name, self.vm)}` goes on"
+            f"when it can be, `{boot_remedies.going_on(self.name, self.vm)}` goes on"
         )
 
     @property
     def stuck(self) -> Stuck | None:
         """Why it does not get on, if it needs a person or will not be filled; None if it does."""
-        if self.busy:
-            return None
+        if self.busy or self.unlisted:
+            return None if self.busy else Stuck("unlisted", self._way_back)
+        on = "_on" if self.on else ""
         if self.placed:
-            return Stuck("unmerged", self.problem)
+            return Stuck(f"unmerged{on}", self.problem)
         if not self.served:
-            return Stuck("unserved", self.problem)
+            heard = f"its server was last heard of {self.heard}" if self.heard else ""
+            return Stuck(f"unserved{on}", self.problem or heard)
+        if self.pid:  # what else it has said was so before
+            return Stuck("stopped" if self.stopped else f"silent{on}", self.problem, self.pid)
         if self.problem and self.age > _SILENT_SECONDS and not self.whole:
-            return Stuck("problem", self.problem)  # what else it has said was so before
+            return Stuck("problem", self.problem)
         found = (("unread", self.unread), ("room", self.short and human(self.short)))
         why = next((why for why in (*found, ("problem", self.problem)) if why[1]), None)
         return Stuck(why[0], str(why[1])) if why else None
 
+    @property
+    def remedy(self) -> str:
+        """What helps, in the state that it is in; empty if it gets on."""
+        stuck = self.stuck
+        return boot_remedies.remedy(stuck, self.name, self.uuid, self.vm) if stuck else ""
 
-def going_on(name: str, vm: str) -> str:
-    """The command that goes on with the VM `name`, which runs from a copy of `vm`."""
-    renamed = f" {option('--as', name)}" if name != vm else ""
-    return f"vmbackup-admin boot {quoted(vm)}{renamed}"
+    @property
+    def _way_back(self) -> str:
+        """How VirtualBox takes it in again; empty if it cannot, or that is too long to be told."""
+        said = f"VBoxManage registervm {quoted(str(self.settings_left))} takes it in again"
+        return said if self.settings_left and len(said) <= LONGEST_WHY else ""
 
 
 def progress(note: BootNote) -> Progress:
@@ -130,18 +154,31 @@ def progress(note: BootNote) -> Progress:
     problem = str(said.get("problem") or "")
     placed = note.phase == Phase.PLACED
     whole = placed or note.is_whole
-    silent = served and not whole and moved is None  # one that was moved cannot say it there
+    no_room = _no_room(note, age)
+    # one that was moved cannot say it there
+    may_be_silent = served and not whole and moved is None and not no_room
+    pid = server.pid if server is not None and may_be_silent and age > _SILENT_SECONDS else 0
+    stopped = bool(pid) and is_stopped(pid)
+    busy = not served and is_held(note.file.parent, note.file.stem)
+    matters = not busy and (bool(pid) or not served)
     return Progress(
         *(note.name, note.key, int(filled), int(total)),
         rate=float(rate) if served and not problem and age <= _OLD_SECONDS else 0.0,
         short=int(short),
-        problem=_unheard(note, age, silent=silent) or problem,
+        problem=no_room or (_unheard(pid, stopped=stopped) if pid else problem),
         unread=str(said.get("unread") or "") if served else "",
         served=served,
         whole=whole,
         age=age,
-        busy=not served and is_held(note.file.parent, note.file.stem),
+        busy=busy,
         placed=placed and not served,
+        uuid=note.uuid,
+        unlisted=boot_machine.is_unlisted(note),
+        settings_left=boot_machine.settings_left(note),
+        on=matters and boot_machine.is_on(note),
+        stopped=stopped,
+        pid=pid,
+        heard="" if served else _heard(note.progress.path),
     )
 
 
@@ -152,56 +189,24 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-def _unheard(note: BootNote, age: float, *, silent: bool) -> str:
-    """Why nothing is heard of the server: it cannot write, or, if it may be `silent`, it hangs."""
+def _heard(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return timestamp(datetime.fromtimestamp(path.stat().st_mtime, UTC))
+    return ""
+
+
+def _no_room(note: BootNote, age: float) -> str:
+    """Why nothing is heard of the server, if it cannot write where it says how far it is."""
     with contextlib.suppress(OSError):
         if age > _OLD_SECONDS and shutil.disk_usage(note.filling).free < BLOCK:
             return f"no room: nothing is free in {note.filling}"
-    server = note.server
-    if age <= _SILENT_SECONDS or not silent or server is None:
-        return ""
-    return (
-        f"nothing is heard of its server, process {server.pid}: if it was stopped, "
-        f"`kill -CONT {server.pid}` lets it go on; if it hangs, `kill -KILL {server.pid}` ends it"
-    )
+    return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A VM of this host that runs from a copy, for people and for programs."""
-
-    line: str
-    document: dict[str, Any]
-
-
-def shown(state_directory: Path) -> list[Shown]:
-    """What runs from copies on this host; nothing where another user may not see that."""
-    found = []
-    for note in boot_note.all_of(state_directory):
-        with contextlib.suppress(VmBackupError, OSError):
-            found.append(_shown(note))
-    return found
-
-
-def stuck_here(state_directory: Path) -> dict[str, Stuck | None]:
-    """What runs from copies on this host, by name, and why it does not get on; None if it does.
-
-    Nothing where another user may not see that.
-    """
-    found: dict[str, Stuck | None] = {}
-    for note in boot_note.all_of(state_directory):
-        with contextlib.suppress(VmBackupError, OSError):
-            found[note.name] = progress(note).stuck
-    return found
-
-
-def _shown(note: BootNote) -> Shown:
-    found = progress(note)
-    line = f"{printable(note.name)} runs from {note.stamp} of {printable(note.key)}: {found.words}"
-    facts = {"name": note.name, "uuid": note.uuid, "vm": note.key, "stamp": note.stamp}
-    facts |= {"folder": str(note.folder), "since": note.since}
-    how: dict[str, Any] = {"filled": found.filled, "total": found.total, "rate": found.rate}
-    how |= {"seconds_left": found.seconds_left, "problem": found.problem}
-    how |= {"short": found.short, "unread": found.unread, "busy": found.busy}
-    how |= {"placed": found.placed}
-    return Shown(line, {**facts, **how, "served": found.served, "whole": found.whole})
+def _unheard(pid: int, *, stopped: bool) -> str:
+    """That nothing is heard of the server, and what to do."""
+    goes_on = f"`kill -CONT {pid}` lets it go on"
+    said = f"nothing is heard of its server, process {pid}"
+    if stopped:
+        return f"{said}, which was stopped: {goes_on}"
+    return f"{said}: if it was stopped, {goes_on}; if it hangs, `kill -KILL {pid}` ends it"

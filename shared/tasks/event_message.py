@@ -24,6 +24,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "unrestorable": "a copy does not come back",
     "unrehearsed": "no copy was rehearsed for too long",
     "stuck": "what runs from one of its copies does not get on",
+    "unsettled": "what runs from one of its copies is in no backup",
     "gone": "its host does not have it any more",
     "silent": "its workers have stopped, or it is off",
     "unknown": "none of its workers has noted that it looked",

@@ -1,29 +1,25 @@
 """Whether the VMs get on that run from copies, as their hosts tell."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from shared.host.printable import option, printable
+from shared.host.printable import printable
 from shared.site import Site
 from shared.state.contents import Contents
 from shared.state.hold import Hold
 from shared.state.records import VmRecord
 from shared.state.rules import holds
 from shared.state.sessions.host_look import HostLook, Stuck, read_looks
-from shared.tasks import boot_note, boot_progress
+from shared.tasks import boot_note, boot_remedies, boots_here
 
 if TYPE_CHECKING:
-    from shared.tasks.judgement import Verdict
+    from shared.tasks.judgement import Moment, Verdict
 
-_WORDS: Final[Mapping[str, str]] = {
-    "unserved": "nothing serves its disks",
-    "unmerged": "it needs that no more, " + boot_progress.UNMERGED,
-    "unnoted": "its host has no note of it that can be read",
-    "unread": "VirtualBox has paused it, as its guest asked for what could not be read",
-    "room": "its disks are not filled, for want of room",
-}
+_UNBACKED: Final = (
+    "is in no backup before it was shut down: then it becomes an ordinary VM, once it is filled"
+)
 #: What does not get on, by host and name.
 AllStuck = Mapping[tuple[str, str], Stuck]
 
@@ -50,7 +46,7 @@ def stuck_here(site: Site, contents: Contents) -> dict[str, Stuck | None]:
     read. Nothing where another user may not see that.
     """
     state = site.configuration.host.state_directory
-    found = boot_progress.stuck_here(state)
+    found = boots_here.stuck_here(state)
     if not _has_our_notes(site, contents, state):
         return found
     noted = {note.name for note in boot_note.all_of(state)}
@@ -81,29 +77,26 @@ def read_stuck(site: Site, contents: Contents) -> AllStuck:
         return all_stuck(site, contents, read_looks(site.database.root / "node", contents.nodes))
 
 
-def of_holds(record: VmRecord, stuck: AllStuck) -> Iterable["Verdict"]:
-    """What is to be said of a VM from whose copies others run that do not get on."""
-    from shared.tasks.judgement import Level, Verdict, on  # only here: a tick notes, and judges not
+def of_holds(
+    record: VmRecord, stuck: AllStuck, now: "Moment", allowed: Callable[[Hold], float]
+) -> Iterable["Verdict"]:
+    """What is to be said of a VM from whose copies others run that do not get on, or for long.
+
+    `allowed`: for how many seconds one may run that is in no backup.
+    """
+    # only here: a tick notes, and judges not
+    from shared.tasks.judgement import Level, Verdict, on, seconds_ago
 
     for hold in record.holds:
-        why = stuck.get(hold.holder)
-        if why is not None and not hold.ended:
-            reason = f"{printable(hold.name)} on {hold.node} runs from its copy {hold.stamp}, and "
-            yield Verdict(
-                *(record.key, Level.WARNING, "stuck", reason + words(why)),
-                remedy=on(hold.node, _remedy(hold, why, record.key)),
-            )
-
-
-def words(stuck: Stuck) -> str:
-    """Why it does not get on."""
-    said, known = printable(stuck.said), _WORDS.get(stuck.why, "")
-    return f"{known} ({said})" if known and said else known or said or "does not get on"
-
-
-def _remedy(hold: Hold, stuck: Stuck, vm: str) -> str:
-    if stuck.why == "unread":
-        return boot_progress.going_on(hold.name, vm)
-    if stuck.why in ("room", "unnoted"):
-        return "vmbackup-admin doctor"
-    return f"vmbackup-admin boot {option('--finish', hold.name)}"
+        if hold.ended:
+            continue
+        why, age = stuck.get(hold.holder), seconds_ago(hold.since, now)
+        about = f"{printable(hold.name)} on {hold.node} runs from its copy {hold.stamp} "
+        about += f"since {printable(hold.since)}, and "
+        if why is not None:
+            said = about + boot_remedies.words(why)
+            remedy = on(hold.node, boot_remedies.remedy(why, hold.name, hold.uuid, record.key))
+            yield Verdict(record.key, Level.WARNING, "stuck", said, remedy=remedy)
+        elif age is not None and age > allowed(hold):
+            remedy = on(hold.node, boot_remedies.when_off(hold.name))
+            yield Verdict(record.key, Level.WARNING, "unsettled", about + _UNBACKED, age, remedy)

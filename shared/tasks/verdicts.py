@@ -1,11 +1,13 @@
 """The judgement of everything that one reader can see: the NAS, all hosts, all VMs."""
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from shared.host.configuration import Configuration
+from shared.host.configuration import Configuration, decide
 from shared.site import Site
 from shared.state.contents import Contents
+from shared.state.hold import Hold
 from shared.state.records import VmRecord
 from shared.state.sessions.host_look import HostLook, read_looks
 from shared.state.sessions.worker_ends import read_ends
@@ -82,7 +84,7 @@ def judge(
                 now,
                 bounds_of(configuration, record, max_age_seconds),
             ),
-            *of_holds(record, stuck),
+            *of_holds(record, stuck, now, _unbacked(configuration, record, max_age_seconds)),
         )
         for record in records
     }
@@ -108,6 +110,21 @@ def _with_own_ends(site: Site, look: HostLook) -> HostLook:
     host, nas = site.configuration.host, site.configuration.nas
     ends = read_ends(host.state_directory, nas.mountpoint)
     return replace(look, workers={**look.workers, **ends})
+
+
+def _unbacked(
+    configuration: Configuration, record: VmRecord, max_age_seconds: float | None
+) -> Callable[[Hold], float]:
+    """For how long what runs from a copy of a VM may be in no backup, by its own policy."""
+
+    def allowed(hold: Hold) -> float:
+        if decide(configuration, hold.name, record.groups, "").left_out:
+            return math.inf
+        policy = configuration.policy_for(hold.name, record.groups)
+        configured = policy.max_age_hours * HOUR_SECONDS
+        return configured if max_age_seconds is None else max_age_seconds
+
+    return allowed
 
 
 def bounds_of(

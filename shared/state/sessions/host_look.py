@@ -49,6 +49,8 @@ TOLERANCE_SECONDS: Final = 300.0
 _LATEST: Final = 1 << 35
 #: Those of programs; negative: the signal that ended one.
 _CODES: Final = range(-128, 256)
+#: Numbers of processes; 0: of none.
+_PIDS: Final = range(1 << 31)
 #: The worker that tells people.
 TELLER: Final = "tell"
 #: So many VMs that do not get on are told of, and so much of why.
@@ -71,13 +73,16 @@ class Stuck:
     """Why a VM that runs from a copy does not get on.
 
     `why` is "unserved" (nothing serves its disks), "unmerged" (they need no server, and it keeps a
-    snapshot), "unnoted" (nothing is noted of it on its host), "unread" (its guest waits for what
-    cannot be read), "room" (for `said` bytes of its disks there is none) or "problem"; `said` says
-    more.
+    snapshot), "silent" (nothing is heard of its server), each with "_on" behind it while the VM is
+    on; "stopped" (its server was), "unlisted" (VirtualBox has it no more), "unnoted" (nothing is
+    noted of it on its host), "unread" (its guest waits for what cannot be read), "room" (for `said`
+    bytes of its disks there is none) or "problem"; `said` says more. `pid` is its server; 0: that
+    is not known, or does not matter.
     """
 
     why: str
     said: str = ""
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +190,11 @@ def _parsed(document: Mapping[str, Any], looked: float) -> HostLook:
         (*breaks, (before[-1], looked)) if broken else tuple(breaks),
         _time(document.get("known", document["since"]), looked),
         {
-            str(name): Stuck(str(each["why"])[:LONGEST_WHY], str(each["said"])[:LONGEST_WHY])
+            str(name): Stuck(
+                str(each["why"])[:LONGEST_WHY],
+                str(each["said"])[:LONGEST_WHY],
+                _pid(each.get("pid", 0)),
+            )
             for name, each in list(document.get("stuck", {}).items())[:MOST_STUCK]
         },
     )
@@ -216,6 +225,12 @@ def _number(value: object) -> float:
     if not 0 <= value <= _LATEST:
         raise ValueError("no time")
     return float(value)
+
+
+def _pid(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in _PIDS:
+        raise TypeError("no process")
+    return value
 
 
 def _code(value: object) -> int:

@@ -99,9 +99,12 @@ def _continued(former: HostLook | None, seen: VmsSeen) -> dict[str, Any]:
     }
 
 
-def _bounded(stuck: Mapping[str, Stuck]) -> dict[str, dict[str, str]]:
+def _bounded(stuck: Mapping[str, Stuck]) -> dict[str, dict[str, str | int]]:
     told = sorted(stuck.items())[:MOST_STUCK]
-    return {name: {"why": each.why, "said": each.said[:LONGEST_WHY]} for name, each in told}
+    return {
+        name: {"why": each.why, "said": each.said[:LONGEST_WHY], "pid": each.pid}
+        for name, each in told
+    }
 
 
 def _remembered(former: HostLook) -> list[float]:

@@ -20,7 +20,8 @@ from shared.host.notes import Note
 from shared.host.process_identity import ProcessIdentity
 from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootNote, Phase
-from shared.tasks.boot_progress import progress, shown
+from shared.tasks.boot_progress import progress
+from shared.tasks.boots_here import shown
 from shared.virtualbox import scratch
 from tests.unit.coordinator.test_boot_settling import made, note
 from tests.unit.coordinator.test_mounting import wait_until

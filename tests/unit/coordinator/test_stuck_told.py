@@ -5,6 +5,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from coordinator.doctor import unfinished
 from coordinator.lock import program as lock
+from shared.host.clock import timestamp
 from shared.host.host_lock import host_lock
 from shared.host.process_identity import ProcessIdentity
 from shared.serving import places
@@ -19,16 +21,24 @@ from shared.state.hold import Hold
 from shared.state.rules.events import EventKey
 from shared.state.sessions.host_look import LONGEST_WHY, Stuck, read_look
 from shared.state.sessions.host_look_writing import VmsSeen, write_look
-from shared.tasks import boot_mounts, boot_note, boot_progress
+from shared.tasks import (
+    boot_machine,
+    boot_mounts,
+    boot_note,
+    boot_progress,
+    boot_remedies,
+    boots_here,
+)
 from shared.tasks.boot_note import BootNote, Phase
 from shared.tasks.event_message import words
 from shared.virtualbox import scratch
-from tests.unit.coordinator.conftest import Operator
+from tests.unit.coordinator.conftest import WHEN, Operator
 from tests.unit.coordinator.test_boot_command import STAMP, note, operator
 from worker import notifier
 
 __all__ = ["note", "operator"]
-SENTENCE = f"web: trial on alpha runs from its copy {STAMP}, and nothing serves its disks"
+SINCE = f"trial on alpha runs from its copy {STAMP} since {WHEN}, and "
+SENTENCE = f"web: {SINCE}nothing serves its disks"
 REMEDY = "on alpha: vmbackup-admin boot --finish trial"
 
 
@@ -180,8 +190,8 @@ def test_one_that_cannot_be_looked_at_hides_no_other(
             raise PermissionError(errno.EACCES, "closed")
 
     monkeypatch.setattr(boot_mounts, "moved_to", moved_to)
-    assert boot_progress.stuck_here(state) == {"trial": Stuck("unserved")}
-    assert [each.document["name"] for each in boot_progress.shown(state)] == ["trial"]
+    assert boots_here.stuck_here(state) == {"trial": Stuck("unserved")}
+    assert [each.document["name"] for each in boots_here.shown(state)] == ["trial"]
     assert len(said(operator)) == 1
 
 
@@ -202,7 +212,8 @@ def test_one_of_whose_server_nothing_is_heard_for_minutes_does_not_get_on(
     told = f"nothing is heard of its server, process {own.pid}: if it was stopped, `kill -CONT"
     silent = age > 300 and not whole
     assert (told in reason, "for want of room" in reason) == (silent, not silent), reason
-    assert (remedy == REMEDY) == silent
+    ends = f"on alpha: kill -KILL {own.pid} && vmbackup-admin boot --finish trial"
+    assert (remedy == ends) == silent
     (check,) = unfinished.examine(operator.configuration)
     assert (check.verdict, told in check.seen) == ("warn", silent)
 
@@ -214,7 +225,7 @@ def test_one_that_needs_no_server_any_more_is_not_said_to_lack_one(
     placed = boot_note.advanced(held, Phase.PLACED)
     ((level, reason, remedy),) = said(operator)
     assert (level, remedy) == ("WARNING", REMEDY)
-    assert reason.endswith("it needs that no more, " + boot_progress.UNMERGED)
+    assert reason.endswith("it needs that no more, " + boot_remedies.UNMERGED)
     assert "filled, but what its guest wrote" in boot_progress.progress(placed).words
     (check,) = unfinished.examine(operator.configuration)
     assert (check.verdict, "--finish trial" in check.hint) == ("warn", True)
@@ -222,3 +233,186 @@ def test_one_that_needs_no_server_any_more_is_not_said_to_lack_one(
     with host_lock(held.file.parent, held.file.stem) as mine:
         assert mine
         assert said(operator) == []
+
+
+def on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VirtualBox runs it."""
+    monkeypatch.setattr(boot_machine, "is_on", lambda _: True)
+
+
+def test_one_that_is_on_is_to_be_switched_off_before_it_is_finished(
+    operator: Operator, held: BootNote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`boot --finish` refuses it: what served its disks is gone under its guest."""
+    on(monkeypatch)
+    does = f"VBoxManage controlvm {held.uuid} poweroff && vmbackup-admin boot --finish trial"
+    assert said(operator) == [
+        ("WARNING", SINCE + "nothing serves its disks, though it is on", f"on alpha: {does}")
+    ]
+    assert f"not served, though it is on: `{does}`" in operator.admin("status").stdout
+    assert does in next(unfinished.examine(operator.configuration)).hint
+    notifier.note_look(operator.site(), operator.contents, {}, {})
+    ((_, _, remedy),) = said(elsewhere(operator))
+    assert remedy == f"on alpha: {does}"
+
+
+def test_one_that_waits_for_its_end_is_to_be_shut_down_first(
+    operator: Operator, held: BootNote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on(monkeypatch)
+    boot_note.advanced(held, Phase.PLACED)
+    ((_, reason, remedy),) = said(operator)
+    assert reason.endswith("as it is on")
+    assert remedy == "on alpha: shut it down, then: vmbackup-admin boot --finish trial"
+
+
+@pytest.mark.parametrize(
+    ("power", "steps"), [("off", ""), ("on", "VBoxManage controlvm {} poweroff && ")]
+)
+def test_of_one_whose_server_hangs_the_first_step_is_that_servers_end(
+    operator: Operator, held: BootNote, monkeypatch: pytest.MonkeyPatch, power: str, steps: str
+) -> None:
+    monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
+    monkeypatch.setattr(boot_machine, "is_on", lambda _: power == "on")
+    own = ProcessIdentity.of(os.getpid())
+    assert own
+    held.progress.write({"pid": own.pid, "started": own.started, "born": own.born, "total": 2})
+    os.utime(held.progress.path, times=(time.time() - 400,) * 2)
+    does = f"on alpha: kill -KILL {own.pid} && {steps.format(held.uuid)}"
+    does += "vmbackup-admin boot --finish trial"
+    assert said(operator)[0][2] == does
+    notifier.note_look(operator.site(), operator.contents, {}, {})
+    assert said(elsewhere(operator))[0][2] == does
+    monkeypatch.setattr(boot_progress, "is_stopped", lambda _: True)
+    assert said(operator)[0][2] == f"on alpha: kill -CONT {own.pid}"
+
+
+class TestDeletedInVirtualBox:
+    @pytest.fixture
+    def listed(self, operator: Operator, held: BootNote) -> Path:
+        """The registry of the VirtualBox in which it was begun; still with it."""
+        home = operator.folder / "VirtualBox"
+        home.mkdir()
+        boot_note.write(replace(held, home=str(home)))
+        registry = home / "VirtualBox.xml"
+        registry.write_text(self.registry(held.uuid), encoding="utf-8")
+        return registry
+
+    @staticmethod
+    def registry(*uuids: str) -> str:
+        entries = "".join(f'<MachineEntry uuid="{{{each}}}" src="x.vbox"/>' for each in uuids)
+        return (
+            '<?xml version="1.0"?><VirtualBox xmlns="http://www.virtualbox.org/">'
+            f"<Global><MachineRegistry>{entries}</MachineRegistry></Global></VirtualBox>"
+        )
+
+    @pytest.fixture(autouse=True)
+    def served(self, held: BootNote, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It gets on, as far as its server knows."""
+        monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
+        held.progress.write({"filled": 1, "total": 2})
+
+    def test_it_is_told_everywhere_with_the_command_that_settles_it(
+        self, operator: Operator, held: BootNote, listed: Path
+    ) -> None:
+        assert said(operator) == []
+        listed.write_text(self.registry("another"), encoding="utf-8")
+        gone = SINCE + boot_remedies.UNLISTED
+        does = "vmbackup-admin boot --discard trial"
+        assert said(operator) == [("WARNING", gone, f"on alpha: {does}")]
+        assert does in operator.admin("status").stdout
+        assert operator.json("status")["running_from_copies"][0]["unlisted"]
+        (check,) = unfinished.examine(operator.configuration)
+        assert (check.verdict, check.hint) == ("warn", does)
+        assert "VirtualBox does not list it" in operator.lock("list").stdout
+        notifier.note_look(operator.site(), operator.contents, {}, {})
+        assert said(elsewhere(operator)) == [("WARNING", gone, f"on alpha: {does}")]
+        assert not held.is_whole
+
+    def test_one_whose_settings_are_left_can_be_taken_in_again(
+        self, operator: Operator, held: BootNote, listed: Path
+    ) -> None:
+        listed.write_text(self.registry(), encoding="utf-8")
+        left = held.folder / "trial.vbox"
+        left.touch()
+        ((_, reason, _),) = said(operator)
+        assert f"(VBoxManage registervm {left} takes it in again)" in reason
+
+    @pytest.mark.parametrize("why", ["unreadable", "away", "elsewhere", "placed", "making"])
+    def test_where_that_is_not_known_it_counts_as_listed(
+        self, operator: Operator, held: BootNote, listed: Path, why: str
+    ) -> None:
+        note = boot_note.read(held.file)
+        assert note
+        listed.write_text(self.registry(), encoding="utf-8")
+        if why == "unreadable":
+            listed.write_text("<torn", encoding="utf-8")
+        elif why == "away":
+            listed.unlink()
+        elif why == "elsewhere":  # as an older release has noted it
+            boot_note.write(replace(note, home=""))
+        else:
+            boot_note.advanced(note, Phase(why))
+        assert [row for row in said(operator) if "does not list" in row[1]] == []
+
+    def test_not_while_somebody_works_on_it_nor_when_that_has_ended(
+        self, operator: Operator, held: BootNote, listed: Path
+    ) -> None:
+        listed.write_text(self.registry(), encoding="utf-8")
+        with host_lock(held.file.parent, held.file.stem) as mine:
+            assert mine
+            assert said(operator) == []
+        note = boot_note.read(held.file)
+        assert note
+        held.file.unlink()
+        assert not boot_machine.is_unlisted(note)
+
+
+class TestForLong:
+    @pytest.fixture(autouse=True)
+    def served(self, held: BootNote, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
+        held.progress.write({"filled": 2, "total": 2})
+        held.whole.write({"stamp": held.stamp, "index": held.index})
+
+    def rows(self, operator: Operator, *options: str) -> list[tuple[str, str, str]]:
+        done = operator.admin("check", "web", "--json", *options)
+        (vm,) = json.loads(done.stdout)["vms"]
+        return [
+            (row["level"], row["reason"], row["remedy"])
+            for row in [vm, *vm["also"]]
+            if row["kind"] == "unsettled"
+        ]
+
+    def since(self, operator: Operator, hours: float) -> str:
+        """It began to run so long ago."""
+        when = timestamp(datetime.now(UTC) - timedelta(hours=hours))
+        hold = replace(operator.record("web").holds[0], since=when)
+        operator.set("web", holds=(hold,))
+        return when
+
+    def test_one_that_is_never_shut_down_is_told_when_a_backup_would_be_overdue(
+        self, operator: Operator
+    ) -> None:
+        self.since(operator, 25)
+        assert self.rows(operator) == []
+        when = self.since(operator, 27)
+        ((level, reason, remedy),) = self.rows(operator)
+        assert level == "WARNING"
+        assert f"since {when}, and is in no backup before it was shut down" in reason
+        assert remedy == "on alpha: shut it down, then: vmbackup-admin boot --finish trial"
+        assert self.rows(operator, "--max-age", "28h") == []
+
+    def test_its_own_policy_counts(self, operator: Operator) -> None:
+        self.since(operator, 27)
+        operator.settings = {'policy."trial"': {"max_age_hours": 28}}
+        operator.configure()
+        assert self.rows(operator) == []
+        operator.settings = {'policy."trial"': {"backup": "never"}}
+        operator.configure()
+        self.since(operator, 9999)
+        assert self.rows(operator) == []
+
+    def test_a_clock_that_was_ahead_alarms_nobody(self, operator: Operator) -> None:
+        self.since(operator, -50)
+        assert self.rows(operator) == []
