@@ -10,8 +10,8 @@ from shared.host.errors import LockedError, UsageError
 from shared.host.host_lock import host_lock
 from shared.host.process_identity import is_stopped
 from shared.host.processes import Runner
-from shared.host.waits import pausing, waiting
-from shared.serving import asking, places
+from shared.host.waits import pausing
+from shared.serving import places
 from shared.serving.asking import Life
 from shared.tasks import boot_mounts
 from shared.tasks.boot_mounts import mount_of
@@ -44,11 +44,7 @@ def require_answer(note: BootNote) -> None:
             hint=f"`kill -CONT {pid}` lets it go on; then again",
         )
     found = mount_of(note)
-    if found is None:
-        return
-    with waiting(f"the server of {where}", asking.ASK_SECONDS):
-        life = found.life()
-    if life == Life.HANGS:
+    if found is not None and found.life() == Life.HANGS:
         which = "PID" if pid is None else str(pid)
         find = "`pgrep -af coordinator.booting.disk_server` names it; " if pid is None else ""
         raise LockedError(

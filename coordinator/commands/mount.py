@@ -162,9 +162,14 @@ def _of_rehearsal(found: "MountedCopy") -> bool:
 
 def _refuse(found: "MountedCopy", life: "Life", *, force: bool) -> None:
     """Raises `LockedError` if it is not to be unmounted, or not without `force`."""
+    from shared.serving import server_ending
     from shared.serving.asking import Life
 
-    hangs, silent = life == Life.HANGS, "its server does not answer"
+    hangs, silent, goes_on = life == Life.HANGS, "its server does not answer", ""
+    if hangs and (server := server_ending.server_of(found.place)) is not None:
+        silent += f" (process {server.pid})"
+        if stopped := server_ending.stopped_in(server):
+            goes_on = f"`kill -CONT {' '.join(map(str, stopped))}` lets it go on; "
     if _of_rehearsal(found) and life != Life.GONE and not (hangs and force):
         # a dead one shows nothing to its VM any more
         raise LockedError(
@@ -179,8 +184,8 @@ def _refuse(found: "MountedCopy", life: "Life", *, force: bool) -> None:
         raise LockedError(
             f"{found.place} was not unmounted: {silent}; it was stopped, hangs, or waits for the "
             "NAS",
-            hint="when the NAS is away: try again when it is back; else --force kills the server, "
-            "and whoever has a file open there gets an error",
+            hint=f"{goes_on}when the NAS is away: try again when it is back; else --force kills "
+            "the server, and whoever has a file open there gets an error",
         )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
+from shared.host.waits import waiting
+
 #: A server that has not answered after so long hangs, or waits for the NAS.
 ASK_SECONDS: Final = 10.0
 _GONE: Final = (errno.ENOTCONN, errno.ECONNABORTED)
@@ -52,7 +54,9 @@ def life_of(
     if question is None or not question.is_alive():
         question = _open[place] = _Question(ask, place)
         question.start()
-    question.join(ASK_SECONDS if seconds is None else seconds)
+    limit = ASK_SECONDS if seconds is None else seconds
+    with waiting(f"the server of {place}", limit):
+        question.join(limit)
     if question.is_alive():
         return Life.HANGS
     _open.pop(place, None)

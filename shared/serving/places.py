@@ -16,7 +16,7 @@ from typing import Final
 from shared.host.errors import ConfigurationError, LockedError, UsageError
 from shared.host.extras import require_extra
 from shared.host.processes import Runner
-from shared.serving import mount_table, noted_places
+from shared.serving import mount_table, noted_places, refusals, server_ending
 from shared.serving.asking import Life, life_of
 from shared.serving.refusals import of_another, unmountable
 
@@ -26,10 +26,8 @@ SUBTYPE: Final = "vmbackup"
 FILE_SUBTYPE: Final = "vmbackup-file"
 _TABLE: Final = Path("/proc/self/mounts")
 _SECONDS: Final = 20.0
-_OPEN_HINT: Final = (
-    "something is open there (`fuser -vm DIR`), or another user mounted it; "
-    "--force unmounts it all the same"
-)
+#: Whose server has ended says so at once; one that hangs is left alone.
+_LOOK_SECONDS: Final = 1.0
 #: As many as Linux follows.
 _LINKS: Final = 40
 _DEVICE: Final = "/dev/fuse"
@@ -58,13 +56,11 @@ class MountedCopy:
         """Whether its server is there. One that hangs is, and is waited for before that is said."""
         return self.life() != Life.GONE
 
-    def life(self) -> Life:
-        """What its server is like: it is asked, and waited for at most `asking.ASK_SECONDS`."""
+    def life(self, seconds: float | None = None) -> Life:
+        """What its server is like: asked, and waited for so long (`asking.ASK_SECONDS`) at most."""
         if not self.noted:
-            return life_of(self.place)
-        if not self.own:  # it is not for us to tell
-            return Life.SERVED
-        return Life.SERVED if noted_places.served(Path(self.place)) else Life.GONE
+            return life_of(self.place, seconds=seconds)
+        return server_ending.life_of_noted(self.place) if self.own else Life.SERVED  # not ours
 
     @property
     def own(self) -> bool:
@@ -158,12 +154,12 @@ def free(place: Path, runner: Runner) -> Path:
 def clean_up(runner: Runner) -> list[str]:
     """Unmounts what servers of this user that died have left. Answers the places.
 
-    Those of others are not looked at, by root neither: at their path may lie another directory by
-    the time.
+    One that hangs is not waited for. Those of others are not looked at, by root neither: at their
+    path may lie another directory by the time.
     """
     gone = []
     for found in mounted():
-        if found.own and not found.alive:
+        if found.own and found.life(_LOOK_SECONDS) == Life.GONE:
             with contextlib.suppress(LockedError):
                 unmount(found, runner, lazily=True)
                 gone.append(found.place)
@@ -177,7 +173,7 @@ def unmount(found: MountedCopy, runner: Runner, *, lazily: bool = False) -> None
     """
     require_own(found)
     if found.noted and not lazily and any(map(noted_places.is_open, found.files)):
-        raise unmountable(found.place, "a file is open", _OPEN_HINT)  # else some would be gone
+        raise refusals.open_file(found.place)  # else some would be gone
     for place in found.files if found.noted else (found.place,):
         try:
             _unmount(place, runner, lazily=lazily)
@@ -189,22 +185,23 @@ def unmount(found: MountedCopy, runner: Runner, *, lazily: bool = False) -> None
 
 
 def require_own(found: MountedCopy) -> None:
-    """Raises `LockedError` for files of another user, for root too: at their path may lie others.
+    """Raises `LockedError` for what is of another user; for files of one, for root too.
 
-    A directory that is mounted as a whole, root may unmount as anything.
+    At their path may lie others. A directory that is mounted as a whole, root may unmount as
+    anything.
     """
-    if found.noted and not found.own:
+    known = found.owner is not None and os.geteuid() != 0
+    if not found.own and (found.noted or known):
         raise of_another(found.place, found.owner)
 
 
 def _end(found: MountedCopy, *, by_force: bool) -> None:
     """Waits for the end of a server whose files are gone."""
-    from shared.serving import server_ending
-
     place = Path(found.place)
-    if noted_places.clear(place):
-        return
     server = server_ending.server_of(found.place) if by_force else None
+    stopped = server is not None and server_ending.stopped_in(server)
+    if not stopped and noted_places.clear(place):
+        return
     if server is None or not server_ending.kill(server) or not noted_places.clear(place):
         raise unmountable(found.place, "its server does not end", "--force kills it")
 
@@ -224,7 +221,7 @@ def _unmount(place: str, runner: Runner, *, lazily: bool) -> None:
         raise unmountable(place, said, "Debian: apt install fuse3") from None
     if done.status:
         said = (done.stderr.strip().splitlines()[-1:] or [f"status {done.status}"])[0]
-        raise unmountable(place, said, _OPEN_HINT)
+        raise refusals.refused(place, said, by_force=lazily)
 
 
 def unmount_below(folder: Path, runner: Runner) -> None:

@@ -1,14 +1,29 @@
 """What is said where something cannot be unmounted."""
 
 import pwd
+from typing import Final
 
 from shared.host.errors import LockedError
 from shared.host.printable import quoted
+
+_BY_FORCE: Final = "--force unmounts it all the same"
 
 
 def unmountable(place: str, why: str, hint: str) -> LockedError:
     """Why not, and what helps."""
     return LockedError(f"{place} cannot be unmounted: {why}", hint=hint)
+
+
+def open_file(place: str) -> LockedError:
+    """Somebody has one of the files open that are mounted there one by one."""
+    who = f"something is open there: `fuser -v {quoted(place)}/*`, `losetup -l`"
+    return unmountable(place, "a file is open", f"{who}; {_BY_FORCE}")
+
+
+def refused(place: str, why: str, *, by_force: bool) -> LockedError:
+    """The program that unmounts did not."""
+    hint = f"something is open there: `fuser -vm {quoted(place)}`; {_BY_FORCE}"
+    return unmountable(place, why, f"as root: umount -l {quoted(place)}" if by_force else hint)
 
 
 def of_another(place: str, owner: int | None) -> LockedError:

@@ -9,7 +9,9 @@ from typing import Final
 
 import psutil
 
-from shared.host.process_identity import ProcessIdentity, wait_until_gone
+from shared.host.process_identity import ProcessIdentity, is_stopped, wait_until_gone
+from shared.serving import noted_places
+from shared.serving.asking import Life
 from shared.serving.noted_places import NOTE
 
 #: What is served by it is named behind it, so that a server can be told by its command.
@@ -48,6 +50,26 @@ def server_of(place: str, table: Path = _TABLE) -> ProcessIdentity | None:
         except psutil.Error:
             continue
     return None
+
+
+def stopped_in(server: ProcessIdentity) -> list[int]:
+    """Those of it and what it started that were stopped, and go on only when they are told to."""
+    try:
+        started = psutil.Process(server.pid).children(recursive=True)
+    except psutil.Error:
+        started = []
+    return [each for each in (server.pid, *(one.pid for one in started)) if is_stopped(each)]
+
+
+def life_of_noted(place: str) -> Life:
+    """What the server of files is like that are mounted one by one. It is not asked.
+
+    It hangs if it, or what it started, was stopped.
+    """
+    if not noted_places.served(Path(place)):
+        return Life.GONE
+    server = server_of(place)
+    return Life.HANGS if server is not None and stopped_in(server) else Life.SERVED
 
 
 def kill(server: ProcessIdentity) -> bool:

@@ -443,7 +443,7 @@ class TestWithoutFuse:
         place = Path(os.path.realpath(tmp_path)) / trial / "disks"
         table.write_text(f"{trial}:{OLD} {place} fuse.vmbackup ro 0 0\n")
         monkeypatch.setattr(places, "mounted", partial(places.mounted, table))
-        monkeypatch.setattr(places, "life_of", lambda _place: Life.GONE)
+        monkeypatch.setattr(places, "life_of", lambda _place, **_: Life.GONE)
         gone = list[tuple[str, bool]]()
 
         def unmount(found: places.MountedCopy, _runner: object, *, lazily: bool) -> None:
@@ -465,7 +465,7 @@ class TestWithoutFuse:
         place = Path(os.path.realpath(tmp_path)) / name / "disks"
         table.write_text(f"{name}:{OLD} {place} fuse.vmbackup ro 0 0\n")
         monkeypatch.setattr(places, "mounted", partial(places.mounted, table))
-        monkeypatch.setattr(places, "life_of", lambda _place: Life.HANGS)
+        monkeypatch.setattr(places, "life_of", lambda _place, **_: Life.HANGS)
         told = list[tuple[str, bool]]()
         monkeypatch.setattr(
             places, "unmount", lambda each, _, lazily: told.append((each.what, lazily))
@@ -480,6 +480,39 @@ class TestWithoutFuse:
         assert "was not found, and still has to end" in done.stderr
         assert "`pgrep -af coordinator.mounting.server` lists these" in done.stderr
 
+    def test_one_that_hangs_does_not_hold_up_who_cleans_up(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`mount` looks what servers that died have left; it waited ten seconds for each."""
+        table, waited = tmp_path / "mounts", list[float | None]()
+        options = f"ro,user_id={os.geteuid()}"
+        table.write_text(
+            "".join(f"web:{OLD} {tmp_path}/{name} fuse.vmbackup {options} 0 0\n" for name in "ab")
+        )
+        monkeypatch.setattr(places, "mounted", partial(places.mounted, table))
+
+        def life_of(place: str, *, seconds: float | None) -> Life:
+            waited.append(seconds)
+            return Life.HANGS if place.endswith("a") else Life.GONE
+
+        monkeypatch.setattr(places, "life_of", life_of)
+        monkeypatch.setattr(places, "unmount", lambda *_, **__: None)
+        assert places.clean_up(SubprocessRunner()) == [f"{tmp_path}/b"]
+        assert waited == [1.0, 1.0]
+
+    def test_what_another_mounted_is_said_to_be_theirs(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That --force helps was said, which it does not."""
+        found = places.MountedCopy("/tmp/it", "web", owner=0)
+        monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+        with pytest.raises(LockedError, match="belongs to the user root") as raised:
+            places.unmount(found, SubprocessRunner(), lazily=True)
+        assert "sudo -u root vmbackup-admin umount /tmp/it" in raised.value.hint
+        assert "--force" not in raised.value.hint
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        places.require_own(places.MountedCopy("/tmp/it", "web", owner=NOBODY))
+
     @pytest.mark.parametrize("ended", [True, False])
     def test_a_server_that_ends_with_its_mount_has_ended(
         self,
@@ -492,7 +525,7 @@ class TestWithoutFuse:
         place = Path(os.path.realpath(tmp_path)) / "disks"
         table.write_text(f"web:{OLD} {place} fuse.vmbackup ro 0 0\n")
         monkeypatch.setattr(places, "mounted", partial(places.mounted, table))
-        monkeypatch.setattr(places, "life_of", lambda _place: Life.HANGS)
+        monkeypatch.setattr(places, "life_of", lambda _place, **_: Life.HANGS)
         monkeypatch.setattr(places, "unmount", lambda *_, lazily: there.clear())
         own = ProcessIdentity.of(os.getpid())
         monkeypatch.setattr(server_ending, "server_of", lambda _place: own if there else None)

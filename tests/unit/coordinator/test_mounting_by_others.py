@@ -16,6 +16,7 @@ import pytest
 
 from coordinator import dead_sessions
 from shared.host.errors import ConfigurationError, CopyError, ExitCode, LockedError, UsageError
+from shared.host.process_identity import is_stopped
 from shared.host.processes import SubprocessRunner
 from shared.ova.tar import BLOCK
 from shared.serving import noted_places, places, starting
@@ -124,6 +125,7 @@ class TestMounted:
             assert opened.read(1) is not None
             busy = operator.admin("umount", str(place))
             assert (busy.exit_code, "something is open" in busy.stderr) == (ExitCode.LOCKED, True)
+            assert f"`fuser -v {place}/*`" in " ".join(busy.stderr.split())
             assert (place / "disk1.img").stat().st_size == len(disk)  # nothing is gone
             assert operator.admin("umount", str(place), "--force").exit_code == 0
         assert not list(place.iterdir())
@@ -195,6 +197,35 @@ class TestMounted:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    @pytest.mark.parametrize("who", ["the server", "what it started"])
+    def test_one_that_was_stopped_loses_no_file_before_that_is_said(
+        self, site: tuple[Operator, bytes, Path], who: str
+    ) -> None:
+        operator, disk, place = site
+        pid = mount(operator, place)["pid"]
+        stopped = pid if who == "the server" else children(pid)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        wait_until(lambda: is_stopped(stopped))
+        try:
+            for more in ((), ("--dry-run",)):
+                refused = operator.admin("umount", str(place), *more)
+                assert (refused.exit_code, refused.stdout) == (ExitCode.LOCKED, "")
+                said = " ".join(refused.stderr.split())
+                assert f"was not unmounted: its server does not answer (process {pid})" in said
+                assert f"`kill -CONT {stopped}` lets it go on" in said
+                assert len(places_of(place)[0].files) == 3
+            os.kill(stopped, signal.SIGCONT)
+            assert (place / "disk1.img").read_bytes() == disk
+            os.kill(stopped, signal.SIGSTOP)
+            wait_until(lambda: is_stopped(stopped))
+            assert operator.admin("umount", str(place), "--force").exit_code == 0
+            assert not list(place.iterdir())
+            wait_until(lambda: gone(pid))
+        finally:
+            for each in (stopped, pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
 
     def test_it_ends_when_nobody_uses_it(
         self,
