@@ -1,16 +1,22 @@
 """Which engine exports each VM of this host, and why."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from coordinator.doctor.patience import ANSWER_SECONDS
 from coordinator.doctor.result import Check
 from shared.export.eligibility import check_eligibility
+from shared.frozen.not_frozen import NotFrozenError
+from shared.frozen.pausing import folder_of_clone
+from shared.frozen.reflink import require_reflinks
 from shared.host.clock import Clock
 from shared.host.configuration import Configuration, decide
+from shared.host.configuration.backup_rule import UNFINISHED
 from shared.host.errors import VBoxManageError
 from shared.host.processes import Runner
 from shared.ova.compression import best_codec, slowness
+from shared.tasks import boot_note
 from shared.virtualbox import settings
 from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.scratch import is_scratch
@@ -39,20 +45,53 @@ def examine(
         )
     except VBoxManageError:
         return  # the checks of VirtualBox say so
+    # the disks of these come from a server, which may hang
+    booted = boot_note.unfinished(configuration.host.state_directory, machines.values())
     parallel = []
     for machine in sorted(machines.values(), key=lambda machine: machine.name or machine.uuid):
         if not machine.accessible or is_scratch(machine):
             continue
+        if machine.uuid in booted:
+            yield Check(_NAME, "ok", f"{_called(machine)} is left out of backups: {UNFINISHED}")
+            continue
         check = _examine(configuration, machine, clock)
         if check is None:
-            parallel.append(machine.name or machine.uuid)
+            parallel.append(machine)
         else:
             yield check
     if parallel:
-        yield Check(
-            _NAME, "ok", f"the parallel engine ({best_codec().name}) exports {', '.join(parallel)}"
-        )
+        names = ", ".join(map(_called, parallel))
+        yield Check(_NAME, "ok", f"the parallel engine ({best_codec().name}) exports {names}")
         yield from _examine_codec()
+        yield from _examine_clones(configuration, parallel)
+
+
+def _called(machine: Machine) -> str:
+    return machine.name or machine.uuid
+
+
+def _examine_clones(configuration: Configuration, machines: Iterable[Machine]) -> Iterator[Check]:
+    """Names those whose disks cannot be cloned, though only what changed of them is to be read."""
+    found = dict[str, list[str]]()
+    for machine in machines:
+        groups = machine.settings.groups if machine.settings else ()
+        if configuration.policy_for(_called(machine), groups).changed != "auto":
+            continue
+        home = Path(machine.settings_file).parent
+        for image in machine.images:
+            try:
+                disk = Path(image.location)
+                require_reflinks(disk, folder_of_clone(disk, home, "x").parent)
+            except (NotFrozenError, OSError) as error:
+                found.setdefault(str(error), []).append(_called(machine))
+                break
+    for reason, names in found.items():
+        yield Check(
+            'changed = "auto"',
+            "ok",
+            f"does nothing for {', '.join(names)}, of which each backup reads all while they are "
+            f"locked: {reason} (XFS with reflinks and btrfs do)",
+        )
 
 
 def _examine(configuration: Configuration, machine: Machine, clock: Clock) -> Check | None:

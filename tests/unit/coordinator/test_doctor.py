@@ -13,6 +13,7 @@ import pytest
 from coordinator.doctor import archive, database, engines, host, nas, virtualbox
 from coordinator.doctor.patience import BoundedRunner
 from coordinator.doctor.result import Check, guarded
+from shared.frozen.not_frozen import NotFrozenError
 from shared.host.clock import SystemClock
 from shared.host.configuration import Configuration, VirtualBox, load
 from shared.host.errors import ExitCode, NasError
@@ -328,14 +329,16 @@ class TestVirtualBox:
 
 
 class TestEngines:
-    def examine(self, box: SimulatedHost, engine: str, **policies: str) -> list[Check]:
+    def examine(
+        self, box: SimulatedHost, engine: str, changed: str = "off", **policies: str
+    ) -> list[Check]:
         from shared.host.processes import SubprocessRunner
 
         sections = {
             "nas": {"mountpoint": box.folder},
             "host": {},
             "virtualbox": {"vboxmanage": str(box.vboxmanage), "home": box.home},
-            "backup": {"engine": engine},
+            "backup": {"engine": engine, "changed": changed},
             "policy": {name: {"engine": engine} for name, engine in policies.items()},
         }
         return list(
@@ -380,6 +383,50 @@ class TestEngines:
         )
         seen = [check.seen for check in self.examine(box, "auto") if "exports" in check.seen]
         assert [text.partition("exports ")[2] for text in seen] == ["vmbackup-1"]
+
+    @pytest.mark.broad
+    def test_one_that_runs_from_a_copy_is_left_out_and_its_disks_are_not_looked_at(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They come from a server that may hang."""
+        box = SimulatedHost(tmp_path / "hosts", "alpha")
+        box.make_vm("web")
+        booted = box.make_vm("trial")
+        looked = list[str | None]()
+        check = engines.check_eligibility
+        monkeypatch.setattr(
+            engines,
+            "check_eligibility",
+            lambda vm, clock: looked.append(vm.name) or check(vm, clock),
+        )
+        monkeypatch.setattr(engines.boot_note, "unfinished", lambda *_: frozenset({booted.uuid}))
+        seen = [each.seen for each in self.examine(box, "auto")]
+        assert "trial is left out of backups: runs from a copy until" in seen[0]
+        assert looked == ["web"]
+
+    @pytest.mark.broad
+    @pytest.mark.parametrize("refused", [True, False])
+    def test_where_nothing_can_be_cloned_it_is_said_that_all_is_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: bool
+    ) -> None:
+        def require(disk: Path, folder: Path) -> None:
+            assert (disk.suffix, folder.is_dir()) == (".vdi", True)
+            if refused:
+                raise NotFrozenError("the file system makes no reflink clones")
+
+        monkeypatch.setattr(engines, "require_reflinks", require)
+        box = SimulatedHost(tmp_path / "hosts", "alpha")
+        for name in ("db", "web"):
+            box.make_vm(name)
+        found = [each for each in self.examine(box, "auto", "auto") if "changed" in each.name]
+        if not refused:
+            assert found == []
+            return
+        (check,) = found
+        assert check.verdict == "ok"
+        assert check.seen.startswith("does nothing for db, web, of which each backup reads all")
+        assert check.seen.endswith("makes no reflink clones (XFS with reflinks and btrfs do)")
+        assert not [each for each in self.examine(box, "auto") if "changed" in each.name]
 
     @pytest.mark.broad
     def test_without_isal_the_cure_is_said(
