@@ -55,6 +55,12 @@ def require_answer(note: BootNote) -> None:
         )
 
 
+def answers(note: BootNote) -> bool:
+    """Whether the disks are served. Raises like `require_answer`."""
+    require_answer(note)
+    return is_served(note)
+
+
 def unmount(note: BootNote, runner: Runner, *, lazily: bool = False) -> None:
     """Unmounts the disks, if they are mounted. Raises `LockedError` while one is open."""
     found = mount_of(note)

@@ -163,8 +163,7 @@ class BootCommand:
 
         filled, since = -1, self._site.clock.monotonic()
         while True:
-            mounts.require_answer(note)
-            if not mounts.is_served(note):
+            if not mounts.answers(note):
                 note = self._serve(note)
             if not (reason := settling.settle(self._site, note)):
                 return note
