@@ -50,7 +50,8 @@ class UnseenPath(click.Path):
         ctx: click.Context | None,
     ) -> Path:
         """See `click.ParamType.convert`."""
-        del param, ctx
+        if not os.fspath(value):
+            self.fail("an empty word names no directory", param, ctx)
         return Path(value)
 
 

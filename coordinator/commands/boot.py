@@ -39,10 +39,20 @@ from shared.host.errors import ExitCode, UsageError
 )
 @click.option("--isolated", is_flag=True, help="Do not plug them in, whatever the original does.")
 @click.option(
-    "--finish", type=BOOTED, metavar="NAME", help="Make an ordinary VM of NAME; waits for that."
+    "--finish",
+    type=BOOTED,
+    is_flag=False,
+    flag_value="",
+    metavar="NAME",
+    help="Make an ordinary VM of NAME; waits for that.",
 )
 @click.option(
-    "--discard", type=BOOTED, metavar="NAME", help="Remove NAME, with all that its guest wrote."
+    "--discard",
+    type=BOOTED,
+    is_flag=False,
+    flag_value="",
+    metavar="NAME",
+    help="Remove NAME, with all that its guest wrote.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal.")
 @json_option
@@ -72,11 +82,7 @@ def command(  # noqa: PLR0913 - options of the command line
     VM while its disks are not served, and no worker backs it up. Given again, it serves the disks
     of a VM that was begun, from the same copy, and starts it. Run it as the user who owns the VMs.
     """
-    if sum(each is not None for each in (vm, finish, discard)) != 1:
-        raise UsageError(
-            "one of VM, --finish NAME and --discard NAME is needed, and one only",
-            hint="vmbackup-admin boot VM",
-        )
+    _require_one(vm, finish, discard)
     network = _network(plugged=plugged, isolated=isolated)
     if vm is None and (which != "latest" or name or folder or network is not None):
         raise UsageError(
@@ -111,6 +117,27 @@ def command(  # noqa: PLR0913 - options of the command line
         f"{note.name!r} runs from the copy {note.stamp} of {note.key} already",
         hint="give the new one another name: --as NAME",
     )
+
+
+def _require_one(vm: str | None, finish: str | None, discard: str | None) -> None:
+    """Raises `UsageError` unless it is clear what is to be done, and to which VM."""
+    if finish is not None and discard is not None:
+        raise UsageError(
+            "--finish and --discard exclude each other: one makes an ordinary VM, the other "
+            "throws it away",
+            hint="give one of them",
+        )
+    if "" in (finish, discard):
+        way = "--finish" if finish is not None else "--discard"
+        raise UsageError(
+            f"{way} needs the name of a VM that runs from a copy",
+            hint=f"vmbackup-admin boot {way} NAME; `vmbackup-admin status` shows which there are",
+        )
+    if sum(each is not None for each in (vm, finish, discard)) != 1:
+        raise UsageError(
+            "one of VM, --finish NAME and --discard NAME is needed, and one only",
+            hint="vmbackup-admin boot VM",
+        )
 
 
 def _network(*, plugged: bool, isolated: bool) -> bool | None:

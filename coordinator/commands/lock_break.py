@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator import hold_break, liveness, locks_held
-from coordinator.commands.lock_list import doing
+from coordinator.commands.lock_list import doing, names_in
 from coordinator.commands.lock_show import find
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.completion import LOCK
@@ -125,7 +125,8 @@ def _require_dead(site: "Site", lock: "Lock") -> None:
     """
     if lock.state == "dead" or lock.kind == "database":
         return
-    row = site.database.head().contents.sessions.get(lock.session or "")
+    contents = site.database.head().contents
+    row = contents.sessions.get(lock.session or "")
     if row is None:
         raise LockedError(
             f"{lock.name} is held by {lock.session}, which may live: {lock.why}",
@@ -138,7 +139,7 @@ def _require_dead(site: "Site", lock: "Lock") -> None:
         raise LockedError(
             (
                 f"{lock.name} is held by {lock.session} ({lock.worker} on {lock.node}, process "
-                f"{lock.pid}), which is alive: {doing(lock)}"
+                f"{lock.pid}), which is alive: {doing(lock, names_in(contents))}"
             ),
             hint=f"wait for it. With --force: {_harm(lock)}",
         )

@@ -1,6 +1,6 @@
 """`vmbackup-lock list`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -11,6 +11,7 @@ from coordinator.vm_rows import unfinished_text
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.output import print_json, say, warn
+from shared.state.contents import Contents
 from shared.state.rules import holds, unfinished
 from shared.tasks.hold_judgement import read_stuck
 
@@ -69,7 +70,7 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
         return
     for warning in told:
         warn(warning)
-    _print_locks(locks)
+    _print_locks(locks, names_in(contents))
     now = site.clock.now()
     _print_below(
         "Copies that VMs run from, which stay where they are:",
@@ -82,13 +83,13 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     )
 
 
-def _print_locks(locks: Sequence[Lock]) -> None:
+def _print_locks(locks: Sequence[Lock], names: Mapping[str, str]) -> None:
     if not locks:
         say("Nothing is locked: no worker is at work.")
         return
     text.print_table(
         ["NAME", "KIND", "HOST", "PID", "HELD", "HEARTBEAT", "STATE", "DOING"],
-        [_columns(lock) for lock in locks],
+        [_columns(lock, names) for lock in locks],
     )
 
 
@@ -99,7 +100,7 @@ def _print_below(heading: str, lines: Sequence[str]) -> None:
         say(f"  {line}")
 
 
-def _columns(lock: Lock) -> list[str]:
+def _columns(lock: Lock, names: Mapping[str, str]) -> list[str]:
     return [
         lock.name,
         lock.kind,
@@ -108,15 +109,24 @@ def _columns(lock: Lock) -> list[str]:
         text.duration(lock.held_seconds),
         text.duration(lock.heartbeat_seconds),
         lock.state,
-        doing(lock),
+        doing(lock, names),
     ]
 
 
-def doing(lock: Lock) -> str:
-    """What the holder does and how far it is, in a few words."""
+def names_in(contents: Contents) -> Mapping[str, str]:
+    """What VMs are called in the database, by UUID."""
+    return {record.uuid: key for key, record in contents.vms.items()}
+
+
+def doing(lock: Lock, names: Mapping[str, str]) -> str:
+    """What the holder does and how far it is, in a few words.
+
+    `names`: what VMs are called, by UUID, of which a copy that is read tells one.
+    """
     words = [lock.purpose or lock.worker or "transaction"]
     if lock.kind == "session" and lock.vm:
-        words.append(lock.vm)
+        uuid, slash, stamp = lock.vm.partition("/")
+        words.append(f"{names[uuid]}{slash}{stamp}" if uuid in names else lock.vm)
     if lock.phase:
         words.append(lock.phase)
     if lock.percent is not None:

@@ -1,11 +1,12 @@
 """`vmbackup-lock show`."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
 
 from coordinator import database_reading, hold_break, hold_words, locks_held, text
-from coordinator.commands.lock_list import doing
+from coordinator.commands.lock_list import doing, names_in
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.completion import LOCK
 from shared.host.errors import ExitCode, UsageError
@@ -38,7 +39,7 @@ def command(invocation: Invocation, *, name: str, as_json: bool) -> None:
         print_json({"schema": 1, "lock": lock.to_json() if lock else None, "holds": held})
         return
     if lock is not None:
-        text.print_facts(_facts(lock))
+        text.print_facts(_facts(lock, names_in(contents)))
     elif not held:
         say(f"{name} is not locked")
     for each in held:
@@ -64,14 +65,14 @@ def find(locks: "list[Lock]", contents: "Contents", name: str) -> "Lock | None":
     return lock
 
 
-def _facts(lock: "Lock") -> list[tuple[str, str]]:
+def _facts(lock: "Lock", names: Mapping[str, str]) -> list[tuple[str, str]]:
     return [
         ("Lock", f"{lock.name} ({lock.kind})"),
         ("State", f"{lock.state}: {lock.why}"),
         ("Session", lock.session or ""),
         ("Host", f"{lock.node} ({lock.host})" if lock.node != lock.host else lock.host),
         ("Process", str(lock.pid or "")),
-        ("Doing", doing(lock)),
+        ("Doing", doing(lock, names)),
         ("VM", lock.vm or ""),
         (
             "Held since",

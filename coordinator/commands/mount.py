@@ -14,7 +14,6 @@ from coordinator.options import FiniteRange, UnseenPath, copy_option
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.completion import VM
 from shared.host.errors import ExitCode, LockedError, UsageError, VmBackupError
-from shared.host.printable import quoted
 from shared.output import answer, warn
 
 if TYPE_CHECKING:
@@ -82,8 +81,7 @@ def mount(
     chosen = choice.look_for(opened.site, record, which)
     warnings = [chosen.doubt] if chosen.doubt else []
     hold = opened.usable and _may_write(invocation, warnings, dry_run=dry_run)
-    if way is ways.MountWay.OTHERS and not chosen.copy.read_in_full:
-        warnings.append(_unread(record, chosen.copy))
+    warnings += choice.unread(record, chosen.copy, compared=way is ways.MountWay.OWN)
     for warning in warnings:
         warn(warning)
     copy = chosen.copy
@@ -114,14 +112,6 @@ def _say(
     answer({**document, "missing": list(started.missing)}, line, as_json=as_json)
 
 
-def _unread(record: "VmRecord", copy: "Copy") -> str:
-    """What is said where nobody compares what is read."""
-    return (
-        f"{copy.stamp} was not read in full yet; `vmbackup-admin verify {quoted(record.key)}` "
-        f"does that, and tells whether it is damaged"
-    )
-
-
 def _job(invocation: Invocation, record: "VmRecord", copy: "Copy", place: Path) -> dict[str, Any]:
     """What the server is told of what it serves, and where."""
     from shared.copies.names import final_name
@@ -131,6 +121,7 @@ def _job(invocation: Invocation, record: "VmRecord", copy: "Copy", place: Path) 
         "place": str(place),
         "what": f"{record.name}:{copy.stamp}",
         "uuid": record.uuid,
+        "key": record.key,
         "stamp": copy.stamp,
         "config": os.path.abspath(invocation.config) if invocation.config else None,
     }

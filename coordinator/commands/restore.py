@@ -110,7 +110,7 @@ def command(  # noqa: PLR0913 - options of the command line
     and compared; all of them are put in place together, or none. The old ones are kept until
     --finish.
     """
-    from coordinator.commands import restore_beside, restore_into
+    from coordinator.commands import restore_beside, restore_into, restore_into_end
 
     if into:
         restore_into.refuse_others(
@@ -120,7 +120,7 @@ def command(  # noqa: PLR0913 - options of the command line
             discard=discard,
         )
         if finish:
-            return restore_into.finish(invocation, vm, as_json=as_json, dry_run=dry_run)
+            return restore_into_end.finish(invocation, vm, as_json=as_json, dry_run=dry_run)
         return restore_into.take_back(
             invocation, vm, which, discard=discard, as_json=as_json, dry_run=dry_run
         )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator import dead_sessions, text, vm_argument
 from shared.command_line import Invocation
-from shared.host.errors import ExitCode, UnknownVmError, UsageError
+from shared.host.errors import ExitCode, UsageError
 from shared.host.printable import quoted
 from shared.output import answer, warn
 
@@ -52,53 +52,8 @@ def take_back(
         done = _resumed(site, record, note, chosen.copy) or _taken_back(
             site, vm, record, chosen.copy, discard=discard
         )
-    recorded = _record(site, record, done.swap)
+    recorded = record_it(site, record, done.swap)
     return _told(vm, record, done, recorded=recorded, as_json=as_json)
-
-
-def finish(invocation: Invocation, vm: str, *, as_json: bool, dry_run: bool) -> ExitCode:
-    """Removes the disks that VM had before it was taken back."""
-    from coordinator.restore import in_place_settling
-    from shared.tasks import disk_swap
-
-    site = invocation.site(reading=dry_run)
-    record, note = _meant(site, vm)
-    key = record.key if record is not None else vm
-    swap = note.read()
-    old = disk_swap.left_of_old(swap) if swap else ()
-    if dry_run:
-        swap = in_place_settling.finish(site, key, note, only_look=True)
-    else:
-        with in_place_settling.alone(site, note):
-            swap = in_place_settling.finish(site, key, note, only_look=False)
-        if record is not None and not in_place_settling.is_recorded(record, swap):
-            _record(site, record, swap)
-    answer(
-        {"vm": vm, "stamp": swap.stamp, "removed": list(old), "dry_run": dry_run},
-        f"{'would remove' if dry_run else 'removed'} the disks that {vm} had before it was taken "
-        f"back to {swap.stamp}: {', '.join(old) or 'none is left'}",
-        as_json=as_json,
-    )
-    return ExitCode.DONE
-
-
-def _meant(site: "Site", vm: str) -> "tuple[VmRecord | None, SwapNote]":
-    """The VM's record, if there is one, and its note. Raises like `vm_argument.choose`.
-
-    A VM that was forgotten has no record, and may have no copies either.
-    """
-    from coordinator.restore import in_place_settling
-
-    contents = site.database.head().contents
-    try:
-        record = vm_argument.choose(site, contents, vm)
-    except UnknownVmError:
-        if (note := in_place_settling.noted_of(site, vm)) is None:
-            raise
-        return None, note
-    known = contents.vms.get(record.key)
-    listed = known is not None and known.uuid == record.uuid
-    return record if listed else None, in_place_settling.note_of(site, record)
 
 
 def _planned(site: "Site", record: "VmRecord", copy: "Copy", *, discard: bool) -> "Plan":
@@ -128,7 +83,7 @@ def _resumed(
         return None
     if before.done or after.stamp != copy.stamp:
         if not in_place_settling.is_recorded(record, after):
-            _record(site, record, after)
+            record_it(site, record, after)
         in_place_settling.refuse_unfinished(after, record, copy.stamp)
     return in_place.TakenBack(after, 0, resumed=True, trouble=unnoted)
 
@@ -190,7 +145,7 @@ def _foreseen(vm: str, what: "Plan", *, as_json: bool) -> ExitCode:
     return ExitCode.DONE
 
 
-def _record(site: "Site", record: "VmRecord", swap: "Swap") -> bool:
+def record_it(site: "Site", record: "VmRecord", swap: "Swap") -> bool:
     """Notes it in the database; answers whether that could be done."""
     from coordinator.restore import in_place_settling
 

@@ -21,6 +21,7 @@ from coordinator.mounting.qemu_disk import QemuDisk, QemuError
 from coordinator.mounting.shown_files import CopyView, ViewFile
 from coordinator.mounting.uses import Uses
 from shared.host.errors import CopyError
+from shared.host.printable import quoted
 from shared.ova.disk_reader import DiskReader
 from shared.serving.noted_places import NotedPlace, is_open
 from shared.serving.places import mounted
@@ -115,9 +116,12 @@ def serve(view: CopyView, job: Mapping[str, Any]) -> None:
         missing = _show(view, shown)
         problems = [*view.problems, *view.unread, *shown.problems]
         if not found:
+            vm = quoted(str(job.get("key", "VM")))
             raise CopyError(
-                f"qemu-nbd can show no disk of this copy: {'; '.join(problems) or 'it has none'}",
-                hint="the extra `mount` (mfusepy) shows all that can be read of it",
+                "qemu-nbd can show no disk of this copy, which is damaged, or of a kind that it "
+                f"does not read: {'; '.join(problems) or 'it has none'}",
+                hint=f"`vmbackup-admin verify {vm}` reads it in full, and tells whether it is "
+                "damaged; the extra `mount` (mfusepy) shows all that can be read of it",
             )
         server_process.say(
             {"ready": True, "pid": os.getpid(), "problems": problems, "missing": missing}

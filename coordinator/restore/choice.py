@@ -1,5 +1,6 @@
 """Which copy of a VM is meant: `latest`, `previous` or a stamp, and whether that is certain."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shared.copies import chronology
@@ -57,6 +58,16 @@ def look_for(site: Site, record: VmRecord, which: str, *, option: str = "--copy 
             hint=f"`vmbackup-admin copies {quoted(record.key)}` shows what there is",
         )
     return ChosenCopy(copy, f"{copy.stamp}: {copy.problem}" if copy.refused else "")
+
+
+def unread(record: VmRecord, copy: Copy, *, compared: bool) -> Iterator[str]:
+    """What is to be said of a copy that does not count, and where nobody compares what is read."""
+    tells = "tells whether it is damaged"
+    verify = f"`vmbackup-admin verify {quoted(record.key)}`"
+    if not (copy.good or copy.refused):  # of the latter `look_for` says it
+        yield f"{copy.stamp} does not count: {copy.problem}; {verify} {tells}"
+    elif not (compared or copy.read_in_full):
+        yield f"{copy.stamp} was not read in full yet; {verify} does that, and {tells}"
 
 
 def _what_there_is(record: VmRecord, found: list[Copy]) -> str:

@@ -71,10 +71,10 @@ def refuse_taken(site: Site, what: ImportPlan) -> None:
     if taken is not None:
         raise UsageError(
             (
-                f"this host has a VM {what.name!r} already ({{{taken.uuid}}}); a restore never "
-                f"overwrites one"
+                f"this host has a VM {what.name!r} already ({{{taken.uuid}}}), which is never "
+                f"overwritten"
             ),
-            hint="give the restored one another name: --as NAME",
+            hint="give the new one another name: --as NAME",
         )
     for machine in machines:
         known = [machine.settings_file, *(image.location for image in machine.images)]
@@ -82,12 +82,12 @@ def refuse_taken(site: Site, what: ImportPlan) -> None:
             raise UsageError(
                 f"VirtualBox still knows a VM {{{machine.uuid}}} in {what.folder}, which has "
                 f"{'a disk' if os.path.exists(machine.settings_file) else 'its settings'} there",
-                hint="restore beside it (--as NAME, --to DIRECTORY), or, if its files are gone for "
+                hint="another name (--as NAME) or place (--to DIR); or, if its files are gone for "
                 f"good, make VirtualBox forget it first: VBoxManage unregistervm {machine.uuid}",
             )
     if os.path.lexists(what.folder):
         raise UsageError(
-            f"{what.folder} is there already; a restore never overwrites anything",
+            f"{what.folder} is there already, and nothing is ever overwritten",
             hint="another name (--as) or place (--to)",
         )
 

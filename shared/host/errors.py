@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     SOME_FAILED = 3, "some VMs failed; the others are done"
     SOME_DEFERRED = 4, "some VMs run and were left for a later tick"
     NO_DATABASE = 10, "there is no state database at that place"
-    LOCKED = 11, "somebody who is alive holds what the command needs; init: there is a database"
+    LOCKED = 11, "somebody alive holds what is needed; init: there is a database"
     LOCK_LOST = 12, "this process was displaced by another one"
     NAS = 13, "the NAS is not mounted, not the right one, full, or not writable"
     VBOXMANAGE = 14, "VBoxManage failed, hangs, or is not there"

@@ -126,6 +126,9 @@ def test_it_is_what_it_was_at_the_copy_and_is_backed_up_again(rig: Rig, vm: Simu
     admin(rig, "restore", "--into", "web01", "--finish")
     assert disks(vm).keys() == before.keys()
     assert contents(vm) == newest
+    again = admin(rig, "restore", "--into", "web01", "--finish")
+    assert f"was taken back to {done['stamp']}" in again.stdout  # type: ignore[index]
+    assert "is finished: none of its disks of before is kept" in again.stdout
     back_up(rig)
     assert rig.record("web01").status == State.CLEAN
     used(vm)

@@ -69,7 +69,12 @@ def note(operator: Operator) -> BootNote:
     [
         ((), ExitCode.USAGE, "is needed"),
         (("web", "--finish", "web"), ExitCode.USAGE, "is needed"),
-        (("--discard", "x", "--finish", "web"), ExitCode.USAGE, "is needed"),
+        (("--discard", "x", "--finish", "web"), ExitCode.USAGE, "exclude each other"),
+        (("--finish", "trial", "--discard"), ExitCode.USAGE, "exclude each other"),
+        (("--discard", "--finish", "trial"), ExitCode.USAGE, "exclude each other"),
+        (("--discard", "--yes"), ExitCode.USAGE, "--discard needs the name of a VM"),
+        (("trial", "--finish"), ExitCode.USAGE, "boot --finish NAME"),
+        (("--finish", ""), ExitCode.USAGE, "--finish needs the name of a VM"),
         (("nobody",), ExitCode.USAGE, "nobody"),
         (("--finish", "web"), ExitCode.USAGE, "those that do: trial"),
         (("--discard", "web"), ExitCode.USAGE, "runs from a copy on this host"),

@@ -480,6 +480,14 @@ class TestWithoutFuse:
         assert "was not found, and still has to end" in done.stderr
         assert "`pgrep -af coordinator.mounting.server` lists these" in done.stderr
 
+    @pytest.mark.parametrize("words", [("mount", "web", ""), ("umount", "")])
+    def test_an_empty_word_is_no_directory(
+        self, site_with_database: Operator, words: tuple[str, ...]
+    ) -> None:
+        """It was taken for the one in which the command was given."""
+        done = site_with_database.admin(*words)
+        assert (done.exit_code, "names no directory" in done.stderr) == (ExitCode.USAGE, True)
+
     def test_one_that_hangs_does_not_hold_up_who_cleans_up(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from types import SimpleNamespace
+from typing import Any, BinaryIO, NoReturn
 
 import pytest
 
 from coordinator import dead_sessions
+from coordinator.restore import choice
 from shared.host.errors import ConfigurationError, CopyError, ExitCode, LockedError, UsageError
 from shared.host.process_identity import is_stopped
 from shared.host.processes import SubprocessRunner
@@ -108,6 +110,7 @@ class TestMounted:
         parts = ["disk1.img", "disk1.part1.img", "disk1.part2.img"]
         assert done["files"] == ["description.ovf", *parts, "settings.vbox"]
         assert [lock["vm"] for lock in sessions(operator)] == [f"{UUID}/{NEW}"]
+        assert f"mount web/{NEW}" in operator.lock("list").stdout
 
         assert (place / "disk1.img").read_bytes() == disk
         assert (place / "settings.vbox").read_bytes() == b"<settings/>"
@@ -352,8 +355,11 @@ class TestUntrusted:
             for place in places:
                 disk[place + 77] = 0
         (tmp_path / "x.ova").write_bytes(ova(bytes(disk)))
-        with pytest.raises(CopyError, match="can show no disk"):
-            started(tmp_path / "x.ova", tmp_path / "place")
+        with pytest.raises(
+            CopyError, match="can show no disk of this copy, which is dam"
+        ) as raised:
+            started(tmp_path / "x.ova", tmp_path / "place", key="web@alpha")
+        assert "vmbackup-admin verify web@alpha" in raised.value.hint
         assert not list((tmp_path / "place").iterdir())
         assert not places_of(tmp_path)
 
@@ -421,6 +427,29 @@ class TestUntrusted:
 
 def places_of(folder: Path) -> list[places.MountedCopy]:
     return [each for each in places.mounted() if Path(each.place).is_relative_to(folder)]
+
+
+@pytest.mark.parametrize(
+    ("of", "compared", "said"),
+    [
+        ({"good": False, "problem": "it has 7 bytes of 9"}, False, "it has 7 bytes of 9; `vmback"),
+        ({"good": False, "problem": "it has 7 bytes of 9"}, True, "does not count: it has 7 bytes"),
+        ({"good": False, "refused": True, "read_in_full": True}, False, ""),
+        ({"read_in_full": False}, False, "was not read in full yet; `vmbackup-admin verify web` "),
+        ({"read_in_full": False}, True, ""),
+        ({}, False, ""),
+    ],
+)
+def test_that_a_copy_was_not_read_in_full_is_said_of_no_other(
+    of: dict[str, object], compared: bool, said: str
+) -> None:
+    """It stood for a copy that was read in full, and is shorter by now."""
+    facts = {"stamp": NEW, "good": True, "refused": False, "read_in_full": True, "problem": ""}
+    copy: Any = SimpleNamespace(**{**facts, **of})
+    record: Any = SimpleNamespace(key="web")
+    found = list(choice.unread(record, copy, compared=compared))
+    assert bool(found) == bool(said)
+    assert all(said in each and each.endswith("tells whether it is damaged") for each in found)
 
 
 class TestChosen:

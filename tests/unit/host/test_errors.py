@@ -86,3 +86,8 @@ def test_a_message_is_bounded_whatever_it_quotes() -> None:
     """A copy may name a file of megabytes; what is said goes into the database, mail and logs."""
     said = VmBackupError(f"the .ovf refers to {'x' * (16 << 20)!r}")
     assert len(said.message) == len(str(said)) == 10_001
+
+
+def test_each_exit_code_fits_into_a_line_of_help() -> None:
+    """Behind its number, in a terminal of 80 columns."""
+    assert {code: code.meaning for code in ExitCode if len(code.meaning) > 70} == {}
