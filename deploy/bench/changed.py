@@ -14,7 +14,6 @@ import argparse
 import enum
 import itertools
 import os
-import random
 import shutil
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from deploy.bench import vboxmanage_peer
 from deploy.bench.costs import Cost, cost
 from deploy.bench.peers import PEERS, prepare
 from deploy.bench.report import Report
-from deploy.bench.second_copies import CHANGED, change, data_start, real_files
+from deploy.bench.second_copies import CHANGED, change, change_blocks, real_files
 from deploy.bench.wire import fill
 from tests.ordinary.mounts import KINDS, Mounts, available
 from tests.support.fleet import Fleet, Member
@@ -45,7 +44,6 @@ _LOCKED_SECONDS: Final = 1.0
 #: The kind whose figures are judged.
 _JUDGED: Final = "xfs"
 
-_BLOCK: Final = 1 << 20
 #: All programs that can be measured beside it.
 ALL: Final = (vboxmanage_peer.NAME, *PEERS)
 
@@ -84,23 +82,33 @@ class Size:
 
 
 def measure(
-    report: Report, size: Size, *, kinds: Iterable[str] = tuple(KINDS), peers: Iterable[str] = ALL
+    report: Report,
+    size: Size,
+    *,
+    kinds: Iterable[str] = tuple(KINDS),
+    nas_kind: str = "",
+    peers: Iterable[str] = ALL,
 ) -> None:
-    """Prints them one after the other; says so where it cannot be measured."""
+    """Prints them one after the other; says so where it cannot be measured.
+
+    `nas_kind`: the file system of the NAS, if it is another one than that of the disk.
+    """
     for kind in kinds:
-        report.heading(f"Only what changed, on {kind}", str(size))
-        if not available(kind):
-            report.figure("left out", "it needs root, and the programs of that file system")
+        pair = {"disks": kind, "nas": nas_kind or kind}
+        on_nas = f", NAS on {nas_kind}" if nas_kind else ""
+        report.heading(f"Only what changed, on {kind}{on_nas}", str(size))
+        if not all(map(available, pair.values())):
+            report.figure("left out", "it needs root, and the programs of these file systems")
             continue
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             mounts = Mounts()
             stack.callback(mounts.end)
             places = {}
-            for name in ("disks", "nas"):
+            for name, own in pair.items():
                 places[name] = Path(folder) / name
                 image = Path(folder) / f"{name}.image"
-                mounts.file_system(kind, image, places[name], "", size.needed << 20)
-            aims = Aims.LOCAL if kind == _JUDGED else Aims.NONE
+                mounts.file_system(own, image, places[name], "", size.needed << 20)
+            aims = Aims.LOCAL if set(pair.values()) == {_JUDGED} else Aims.NONE
             measure_at(report, places["disks"], places["nas"], size, aims=aims, peers=peers)
 
 
@@ -187,19 +195,6 @@ def _others(
     return found
 
 
-def change_blocks(disk: Path, part: float) -> None:
-    """Writes so many of the blocks that a VDI file holds anew, always the same ones."""
-    with disk.open("r+b") as file:
-        start = data_start(file)
-        blocks = (file.seek(0, os.SEEK_END) - start) // _BLOCK
-        for block in random.Random(2).sample(range(blocks), round(part * blocks)):
-            file.seek(start + block * _BLOCK)
-            data = bytearray(file.read(_BLOCK))
-            data[::64] = os.urandom(len(data[::64]))
-            file.seek(start + block * _BLOCK)
-            file.write(data)
-
-
 def _judge(report: Report, found: Mapping[str, Cost], how: str, data: int, aims: Aims) -> None:
     whole, changed = found['"off"'], found['"auto"']
     report.judged("of the disk read", 100 * changed.disk_read / data, "%", _PERCENT)
@@ -235,11 +230,13 @@ def main() -> int:
     parser.add_argument("--mib", type=int, default=4096, help="size of the disk")
     parser.add_argument("--data-mib", type=int, help="of them real files; else three quarters")
     parser.add_argument("--kind", choices=sorted(KINDS), action="append", help="file systems")
+    parser.add_argument("--nas-kind", choices=sorted(KINDS), default="", help="that of the NAS")
     parser.add_argument("--alone", action="store_true", help="without other programs")
     given = parser.parse_args()
     size = Size.of(given.mib, given.data_mib)
     peers = () if given.alone else ALL
-    measure(Report(), size, kinds=tuple(given.kind or KINDS), peers=peers)
+    kinds = tuple(given.kind or KINDS)
+    measure(Report(), size, kinds=kinds, nas_kind=given.nas_kind, peers=peers)
     return 0
 
 

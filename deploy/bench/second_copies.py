@@ -28,6 +28,7 @@ from tests.support.virtualbox import RealHost
 #: Grains that a guest has written to since the copy before, in percent, all over the disk.
 CHANGED: Final = (0, 2, 20)
 SEVERAL: Final = 3
+_BLOCK: Final = 1 << 20
 
 
 def measure_changes(report: Report, host: RealHost, uuid: str, disk: Path) -> None:
@@ -85,6 +86,19 @@ def change(disk: Path, part: float) -> None:
         for grain in random.Random(1).sample(range(grains), round(part * grains)):
             file.seek(start + grain * GRAIN + GRAIN // 2)
             file.write(os.urandom(4096))
+
+
+def change_blocks(disk: Path, part: float) -> None:
+    """Writes so many of the blocks that a VDI file holds anew, always the same ones."""
+    with disk.open("r+b") as file:
+        start = data_start(file)
+        blocks = (file.seek(0, os.SEEK_END) - start) // _BLOCK
+        for block in random.Random(2).sample(range(blocks), round(part * blocks)):
+            file.seek(start + block * _BLOCK)
+            data = bytearray(file.read(_BLOCK))
+            data[::64] = os.urandom(len(data[::64]))
+            file.seek(start + block * _BLOCK)
+            file.write(data)
 
 
 def data_start(file: BinaryIO) -> int:
