@@ -36,7 +36,7 @@ _BLOCK: Final = re.compile(rb"# GRUB Environment Block\n(?:#[^\n]*\n)*strokes=(I
 
 def make_grub_vm(host: RealHost, name: str) -> RealVm:
     """A VM, stopped."""
-    require("grub-mkimage", "grub-pc-bin")
+    require(str(_PARTS / "boot.img"), "grub-pc-bin")  # and grub-mkimage, which others may have
     with tempfile.TemporaryDirectory() as folder:
         disk = _disk(Path(folder))
     return make_guest_vm(host, name, disk, memory_mib=32)

@@ -14,16 +14,20 @@ from deploy.testbed.nas.packages import testbed_root
 
 
 def require(program: str, package: str) -> None:
-    """Installs a program where it is missing and may be installed.
+    """Installs a program, or a file by its path, where it is missing and may be installed.
 
     Else skips the test; fails it in CI.
     """
-    if not shutil.which(program) and os.geteuid() == 0 and shutil.which("apt-get"):
+    if not _there(program) and os.geteuid() == 0 and shutil.which("apt-get"):
         _install(program, package)
-    if not shutil.which(program):
+    if not _there(program):
         (pytest.fail if os.environ.get("CI") else pytest.skip)(
             f"there is no {program} (Debian: {package})"
         )
+
+
+def _there(program: str) -> bool:
+    return Path(program).is_file() if os.path.isabs(program) else bool(shutil.which(program))
 
 
 def _install(program: str, package: str) -> None:
@@ -32,7 +36,7 @@ def _install(program: str, package: str) -> None:
         install = ["install", "-y", "-q", "--no-install-recommends", package]
         # a fresh machine has no package lists, an old one has outdated ones
         for words in (install, ["update", "-q"], install):
-            if not shutil.which(program):
+            if not _there(program):
                 subprocess.run(
                     ["apt-get", "-o", "DPkg::Lock::Timeout=300", *words],
                     check=False,
