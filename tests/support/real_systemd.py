@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -95,20 +96,21 @@ def _is_ready(outside: "subprocess.Popen[bytes]") -> bool:
 @contextlib.contextmanager
 def _control_group() -> Iterator[Path]:
     """One of version 2, for root, which goes with all that is below it."""
-    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-    places = [line.split(" ")[1] for line in lines if line.split(" ")[2] == "cgroup2"]
-    group = Path(places[0] if places else "/nowhere", f"vmbackup-systemd-{os.getpid()}")
-    try:
+    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
+        if subprocess.run(["mount", "-t", "cgroup2", "none", place], check=False).returncode:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)("no control groups")
+        stack.callback(subprocess.run, ["umount", "--lazy", place], check=False)
+        group = Path(place, f"vmbackup-{Path(place).name}")
         group.mkdir()
-    except OSError as error:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no control group: {error}")
-    try:
+        stack.callback(_remove, group)
         yield group
-    finally:
-        events = group / "cgroup.events"
-        wait_for(lambda: "populated 0" in events.read_text(encoding="ascii"), "all to end", 60)
-        for each, _, _ in os.walk(group, topdown=False):
-            Path(each).rmdir()
+
+
+def _remove(group: Path) -> None:
+    events = group / "cgroup.events"
+    wait_for(lambda: "populated 0" in events.read_text(encoding="ascii"), "all to end", 60)
+    for each, _, _ in os.walk(group, topdown=False):
+        Path(each).rmdir()
 
 
 def require_root() -> None:
