@@ -62,12 +62,12 @@ class Booted:
         assert note is not None
         return note
 
-    def let_it_count(self) -> None:
+    def let_it_count(self, seconds: float = 120) -> None:
         """Waits until the guest, which is on, has written two numbers to its disk."""
         self.vm.serial.unlink(missing_ok=True)
         line = ("changeuartmode1", "file", str(self.vm.serial))
         self.host.run("controlvm", self.vm.uuid, *line)
-        wait_for(lambda: self.vm.beats() >= 2, "the guest to count", 120)
+        wait_for(lambda: self.vm.beats() >= 2, "the guest to count", seconds)
 
     def start(self) -> None:
         self.host.run("startvm", self.vm.uuid, "--type=headless")
