@@ -211,7 +211,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
 def _run(place: Place, item: pytest.Item) -> list[pytest.TestReport]:
     batches = item.config.stash[_BATCHES]
     if place not in batches:
-        _require_test_bed()
+        require_test_bed()
         chosen = [other for other in item.session.items if Place.of(other) == place]
         for needed in {each.args for other in chosen for each in other.iter_markers("needs")}:
             require(*needed)  # there is no network in there
@@ -219,7 +219,8 @@ def _run(place: Place, item: pytest.Item) -> list[pytest.TestReport]:
     return batches[place].reports_of(item.nodeid, item.config)
 
 
-def _require_test_bed() -> None:
+def require_test_bed() -> None:
+    """Sets up what such places need; skips the test where that cannot be. An error in CI."""
     if os.environ.get("CI"):
         fetch_packages()
         return

@@ -1,8 +1,9 @@
 """The disk of a VM that runs from its copy on a real NFS or SMB mount, which goes away meanwhile.
 
 The server of the disk, the mount and the outages are real; who reads is no VM, for VirtualBox takes
-many minutes in the test bed. With the real VirtualBox, from a local directory, a VM runs in
-tests/system/test_boot_virtualbox.py.
+many minutes in the test bed. With the real VirtualBox, a VM runs in
+tests/system/test_boot_virtualbox.py, and from such mounts, which do not go away, in
+tests/system/test_boot_from_mounts_virtualbox.py.
 """
 
 import contextlib
