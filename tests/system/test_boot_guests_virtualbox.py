@@ -70,7 +70,8 @@ def test_firmware_finds_its_guest_by_the_variables_of_the_copy(fleet: Fleet, pla
     wait_for(lambda: not (booted.folder / "filling").exists(), "it to be settled by its server")
     assert booted.vm.counter() >= 502
     assert started(booted.vm) == 42
-    again = second.admin("restore", "web01", "--as", "again", "--json").json
+    words = ("web01", "--as", "again", "--to", str(place), "--json")
+    again = second.admin("restore", *words).json
     assert started(RealVm(booted.host, again["uuid"], "again")) == 41
     assert started(original) == 41
     assert original.settings.with_suffix(".nvram").read_bytes() == variables
