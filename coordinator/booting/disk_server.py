@@ -31,10 +31,14 @@ from shared.tasks.boot_note import BootNote
 
 def main() -> None:
     """Serves what standard input says, and says on standard output that it does."""
-    server_process.run(_work)
+    server_process.run(serve_alone)
 
 
-def _work(job: Mapping[str, Any]) -> None:
+def serve_alone(job: Mapping[str, Any]) -> None:
+    """Serves what the job says, like `serve`, if no other process does.
+
+    Raises `CopyError` if the VM is not noted any more, `LockedError` if another one does.
+    """
     note = boot_note.read(Path(job["note"]))
     if note is None:
         raise CopyError(f"{job['note']} is gone")

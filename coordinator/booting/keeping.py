@@ -57,17 +57,18 @@ class Keeper:
         *,
         settle: Callable[[BootNote, Mapping[str, Any]], str] = settle_here,
         times: KeepingTimes = TIMES,
+        ended: threading.Event | None = None,
     ) -> None:
         """`unread` says why the guest waits for what it wants to read; empty: it does not.
 
-        `settle` makes an ordinary VM of it, or says why not yet.
+        `settle` makes an ordinary VM of it, or says why not yet. `ended` is set when nothing is
+        served any more.
         """
         self._settle, self._times = settle, times
         self._note, self._job, self._unread = note, job, unread
         self._filler = Filler(disks)
         self._problem = ""
-        #: Nothing is served any more.
-        self._ended = threading.Event()
+        self._ended = ended or threading.Event()
         #: Nothing changes any more of what is told.
         self._over = threading.Event()
         self._work = threading.Thread(target=self._fill_and_settle, name="filling")
@@ -103,7 +104,7 @@ class Keeper:
         over = False
         while not over:
             over = self._over.is_set()  # before: what was so last is told, too
-            document = {**who, **self._facts()}
+            document = {**who, **self.facts()}
             with contextlib.suppress(VmBackupError, OSError):  # the disk is full: it gets old
                 if not self._note.filling.is_dir():
                     return  # it was settled, or discarded
@@ -115,7 +116,8 @@ class Keeper:
                 self._keep_note()
             self._over.wait(self._times.progress_seconds)
 
-    def _facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, object]:
+        """What is told of it now: bytes, how fast it goes, and what is wrong."""
         filler, problem = self._filler, self._filler.problem or self._problem
         goes_on = filler.filled < filler.total and not problem
         facts: dict[str, object] = {"filled": filler.filled, "total": filler.total}

@@ -12,7 +12,7 @@ from shared.host.waits import pausing
 from shared.tasks.boot_note import BootNote
 
 #: The lock of this host from the look whether a name is free until it is noted who has it.
-_BEGINNING: Final = "beginning-to-boot"
+BEGINNING: Final = "beginning-to-boot"
 _LOCK_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.2
 
@@ -31,7 +31,7 @@ def alone(note: BootNote, *, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
 @contextlib.contextmanager
 def beginning(state_directory: Path) -> Iterator[None]:
     """Within, no other process of this host notes that it makes a VM. Raises like `alone`."""
-    with _waited_for(state_directory, _BEGINNING, "begins to run a VM from a copy"):
+    with _waited_for(state_directory, BEGINNING, "begins to run a VM from a copy"):
         yield
 
 

@@ -44,7 +44,8 @@ from shared.virtualbox.settings_writing import parse_settings
 
 log: Final = logging.getLogger(__name__)
 
-_SERVER: Final = (*starting.PYTHON, "coordinator.booting.disk_server")
+#: The program that serves the disks of a VM that runs from its copy.
+DISK_SERVER: Final = (*starting.PYTHON, "coordinator.booting.disk_server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def serve(
     source = copy.directory / final_name(copy.stamp, "ova")
     job: dict[str, Any] = {"note": str(note.file), "ova": str(source), "sha256": sha256}
     job |= {"config": config, "fresh": fresh, "indexed": not note.index.startswith("sha256:")}
-    return starting.start(job, command=_SERVER).problems
+    return starting.start(job, command=DISK_SERVER).problems
 
 
 def _new_note(site: Site, record: VmRecord, copy: Copy, way: Way) -> BootNote:

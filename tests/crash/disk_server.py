@@ -33,7 +33,7 @@ class Program:
         copy = catalogue.read(Path(site.stated_directory(record)), note.vm).find(note.stamp)
         assert copy
         assert copy.sidecar
-        disk_server._work(
+        disk_server.serve_alone(
             {
                 "note": str(note.file),
                 "ova": str(copy.directory / final_name(copy.stamp, "ova")),

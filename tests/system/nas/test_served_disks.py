@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.booting import machine_making
+from coordinator.booting.machine_making import DISK_SERVER
 from coordinator.mounting.steady_copy import SteadyCopy
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
 from shared.serving import starting
@@ -109,7 +109,7 @@ def served(share: Share, slowly: None, roomy: Path) -> Iterator[Served]:
     note = noted(Path(share.on("b", "copy.ova")), roomy)
     job = {"note": str(note.file), "ova": share.on("b", "copy.ova"), "sha256": "whole"}
     job |= {"config": str(roomy / "none.toml")}
-    started = starting.start(job | {"fresh": True, "indexed": True}, command=machine_making._SERVER)
+    started = starting.start(job | {"fresh": True, "indexed": True}, command=DISK_SERVER)
     server = ProcessIdentity.of(started.pid)
     assert server is not None
     yield Served(note, server, raw)

@@ -218,10 +218,10 @@ def test_two_of_one_name_at_once_are_one(
     def begin(
         self: boot_work.BootCommand, record: VmRecord, *words: Any, noted: Any, **_: Any
     ) -> ExitCode:
-        with host_lock(state, locks._BEGINNING) as mine:
+        with host_lock(state, locks.BEGINNING) as mine:
             looked.append(f"free before it is noted: {mine}")
         noted()
-        with host_lock(state, locks._BEGINNING) as mine:
+        with host_lock(state, locks.BEGINNING) as mine:
             looked.append(f"free when it is noted: {mine}")
         looked.append(words[1])
         return ExitCode.DONE

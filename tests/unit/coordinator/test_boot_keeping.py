@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -64,23 +65,34 @@ def settle(settling: Settling) -> Callable[..., Settling]:
 
 
 @pytest.fixture
-def kept(made: BootNote, settling: Settling) -> Iterator[keeping.Keeper]:
+def ended() -> threading.Event:
+    """Set when the disks of `kept` are served no more."""
+    return threading.Event()
+
+
+def is_at_work() -> bool:
+    """Whether a keeper fills, or settles."""
+    return any(thread.name == "filling" for thread in threading.enumerate())
+
+
+@pytest.fixture
+def kept(made: BootNote, settling: Settling, ended: threading.Event) -> Iterator[keeping.Keeper]:
     """A keeper that has nothing to fill; it is stopped at the end."""
     often = keeping.KeepingTimes(progress_seconds=0.01, settle_seconds=0.01, attempts=3)
-    keeper = keeping.Keeper(made, [], JOB, settle=settling, times=often)
+    keeper = keeping.Keeper(made, [], JOB, settle=settling, times=often, ended=ended)
     yield keeper
     keeper.stop()
 
 
 class TestSettling:
     def test_what_fails_after_the_disks_were_unmounted_is_repeated(
-        self, kept: keeping.Keeper, settle: Callable[..., Settling]
+        self, kept: keeping.Keeper, settle: Callable[..., Settling], ended: threading.Event
     ) -> None:
         failure = VBoxManageError("no")
 
         class Unmounts(Settling):
             def __call__(self, *_: Any) -> str:
-                kept._ended.set()  # as the main thread does, when nothing is mounted any more
+                ended.set()  # as the main thread does, when nothing is mounted any more
                 return super().__call__()
 
         settling = settle("")
@@ -114,9 +126,9 @@ class TestSettling:
         settling = settle(VBoxManageError("away"))
         kept.start()
         wait_until(lambda: settling.attempts > 10)
+        assert is_at_work()
         settling.results = [""]
-        kept._work.join(60)
-        assert not kept._work.is_alive()
+        wait_until(lambda: not is_at_work())
 
     def test_another_process_that_works_on_it_is_not_waited_for(
         self, kept: keeping.Keeper, settle: Callable[..., Settling]
@@ -125,7 +137,7 @@ class TestSettling:
         kept.start()
         wait_until(lambda: settling.attempts)
         kept.stop()
-        assert not kept._work.is_alive()
+        assert not is_at_work()
 
 
 class TestNotes:
@@ -301,6 +313,6 @@ def test_for_what_there_is_no_room_is_known_from_the_beginning(
     disk: Any = SimpleNamespace(blocks=3072, filled=1024, room=GIB)
     keeper = keeping.Keeper(made, [disk], JOB)
     assert keeper.doubts == [f"{made.filling} has no room for 1.0 GiB of it"]
-    assert keeper._facts()["short"] == GIB
+    assert keeper.facts()["short"] == GIB
     disk.room = 2 * GIB
     assert keeper.doubts == []

@@ -33,6 +33,7 @@ from tests.support import engine_copies
 from tests.support.copies import ova, vmdk
 from tests.unit.coordinator.test_booting import DATA, GRAIN, GRAINS
 from tests.unit.coordinator.test_mounting import fuse, wait_until
+from tests.unit.coordinator.test_steady_copy import lose
 
 __all__ = ["fuse"]
 
@@ -75,7 +76,7 @@ def job(note: BootNote, tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture
 def server(job: dict[str, Any]) -> Iterator[ProcessIdentity]:
     """Serves the disk of that VM."""
-    found = ProcessIdentity.of(starting.start(job, command=machine_making._SERVER).pid)
+    found = ProcessIdentity.of(starting.start(job, command=machine_making.DISK_SERVER).pid)
     assert found is not None
     yield found
     if found.is_certain():
@@ -156,7 +157,7 @@ import json, sys
 from coordinator.booting import machine_making
 from shared.serving import starting
 from shared.serving.asking import Life
-print(starting.start(json.loads(sys.argv[1]), command=machine_making._SERVER).pid, flush=True)
+print(starting.start(json.loads(sys.argv[1]), command=machine_making.DISK_SERVER).pid, flush=True)
 """
 
 
@@ -291,7 +292,7 @@ class TestIdentity:
     ) -> None:
         steady = SteadyCopy(copy)
         with steady:
-            steady._drop(steady.reader())
+            lose(steady, monkeypatch)
             with monkeypatch.context() as away, contextlib.suppress(NasError):
                 away.setattr("shared.ova.index.os.pread", failing(os.pread))
                 require_same(steady.reader(), "", begun)

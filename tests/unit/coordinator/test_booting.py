@@ -80,6 +80,14 @@ def raw(path: Path) -> bytes:
     return target.read_bytes()
 
 
+class EndsInThePause(threading.Event):
+    """A filler is stopped after it has tried everything once."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.set()
+        return super().wait(timeout)
+
+
 class TestServed:
     @pytest.mark.broad
     def test_any_part_is_the_same_before_and_after_it_is_local(
@@ -153,8 +161,8 @@ class TestServed:
                 disk.read(2 * BLOCK, 1)
             with pytest.raises(type(error)):
                 disk.make_local(1)
-            filler = Filler([disk], again_seconds=0)
-            filler._round()
+            filler = Filler([disk], ended=EndsInThePause())
+            assert not filler.run()
             assert filler.problem == str(getattr(error, "message", error))
             assert filler.filled == 0
 
@@ -253,6 +261,9 @@ class TestServed:
     def test_what_is_forgotten_while_it_is_read_is_no_hole(
         self, serve: Callable[[], ServedDisk], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        def refuse(_descriptor: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
         disk = serve()
         assert Filler([disk]).run()
         read, forgotten = os.pread, list[bool]()
@@ -260,7 +271,10 @@ class TestServed:
         def pread(descriptor: int, length: int, place: int) -> bytes:
             if not forgotten:
                 forgotten.append(True)
-                disk._forget()
+                with monkeypatch.context() as broken:
+                    broken.setattr(os, "fsync", refuse)
+                    with pytest.raises(TargetError):
+                        disk.flush()
             return read(descriptor, length, place)
 
         monkeypatch.setattr(os, "pread", pread)

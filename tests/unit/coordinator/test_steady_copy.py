@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from coordinator.mounting.steady_copy import SteadyCopy
@@ -35,6 +36,23 @@ def failing(read: Callable[[int, int, int], bytes]) -> Callable[[int, int, int],
     return pread
 
 
+def lose(steady: SteadyCopy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its NAS is away while it is read, and back then."""
+
+    def refuse(*_: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as away:
+        away.setattr(os, "pread", refuse)
+        with pytest.raises(NasError):
+            steady.read(1, 3 * BLOCK, BLOCK)
+
+
+def times_open(file: Path) -> int:
+    """How many times this process has a file open."""
+    return [each.path for each in psutil.Process().open_files()].count(str(file))
+
+
 @pytest.mark.broad
 def test_who_reads_goes_on_when_another_one_fails(
     ova: Path, monkeypatch: pytest.MonkeyPatch
@@ -50,13 +68,13 @@ def test_who_reads_goes_on_when_another_one_fails(
                 monkeypatch.setattr(os, "pread", failing(read))
                 with ThreadPoolExecutor(1) as pool:
                     failed.append(pool.submit(steady.read, 1, 33 * BLOCK, BLOCK).exception())
-                assert not before._file.closed
+                assert times_open(ova) == 2
             return read(descriptor, length, place)
 
         monkeypatch.setattr(os, "pread", pread)
         assert steady.read(1, 3 * BLOCK, BLOCK) == want
         assert isinstance(failed[1], NasError)
-        assert before._file.closed
+        assert times_open(ova) == 1, "that of the other one"
         monkeypatch.setattr(os, "pread", read)
         assert steady.reader() is not before
         assert steady.read(1, 3 * BLOCK, BLOCK) == want
@@ -74,7 +92,9 @@ def test_an_index_that_cannot_be_read_now_is_no_damage(
 
 
 @pytest.mark.broad
-def test_a_copy_that_is_away_again_when_it_was_opened_is_closed(ova: Path) -> None:
+def test_a_copy_that_is_away_again_when_it_was_opened_is_closed(
+    ova: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = list[CopyReader]()
 
     def opener(path: Path) -> CopyReader:
@@ -84,11 +104,13 @@ def test_a_copy_that_is_away_again_when_it_was_opened_is_closed(ova: Path) -> No
         return opened[-1]
 
     with SteadyCopy(ova, opener) as steady:
-        steady._drop(steady.reader())
+        assert times_open(ova) == 1
+        lose(steady, monkeypatch)
         with pytest.raises(NasError):
             steady.reader()
-        assert [each._file.closed for each in opened] == [True, True]
+        assert len(opened) == 2
+        assert times_open(ova.with_name("away")) == 0
         ova.with_name("away").rename(ova)
         assert steady.read(1, 3 * BLOCK, BLOCK)
-        assert not opened[-1]._file.closed
-    assert opened[-1]._file.closed
+        assert times_open(ova) == 1
+    assert times_open(ova) == 0
