@@ -42,7 +42,7 @@ def make_disks(
     `TargetError`, `DiskImageError`; the files are left to the caller.
     """
     clones = [(disk, new) for disk, new in disks if _clone(Path(disk.place), Path(new))]
-    step = _limited(limit, {Path(new).parent for _, new in clones}, step)
+    step = limited(limit, {Path(new).parent for _, new in clones}, step)
     step("restore", 0)
     with ExitStack() as stack:
         files: dict[str, DiskFile] = {}
@@ -59,13 +59,13 @@ def make_disks(
                 files[planned.name] = stack.enter_context(
                     VdiFile(Path(new), planned.size, UUID(planned.source.medium))
                 )
-        _write(copy, files, step)
+        write_disks(copy, files, step)
         written = sum(disk.data for disk in fresh) + sum(
             file.written for file in files.values() if isinstance(file, PatchedVdi)
         )
     for planned, new in disks:
         _take_over_rights(planned.place, new)
-    _compare(copy, disks, step)
+    compare_disks(copy, disks, step)
     return written
 
 
@@ -91,7 +91,8 @@ def _patched(path: Path, size: int) -> PatchedVdi | None:
         return None
 
 
-def _write(copy: Copy, files: dict[str, DiskFile], step: Step) -> None:
+def write_disks(copy: Copy, files: dict[str, DiskFile], step: Step) -> None:
+    """Makes the files hold what the disks of the copy do. Raises as `make_disks`."""
     with told_as_damage(copy):
         with open_copy(copy.directory / final_name(copy.stamp, "ova")) as reader:
             for disk in reader.disks:
@@ -101,8 +102,11 @@ def _write(copy: Copy, files: dict[str, DiskFile], step: Step) -> None:
         unpack(copy, files, step)
 
 
-def _limited(limit: RoomLimit, folders: Collection[Path], step: Step) -> Step:
-    """`step`, which also ends it when what is written into clones would take the room of others."""
+def limited(limit: RoomLimit, folders: Collection[Path], step: Step) -> Step:
+    """`step`, which also ends it when what is written into clones would take the room of others.
+
+    Then it raises `CopyError`, as if one of `folders`, where the clones are, cannot be looked at.
+    """
 
     def look(doing: str, percent: float) -> None:
         for folder in folders:
@@ -161,7 +165,7 @@ def _take_over_rights(old: str, new: str) -> None:
         raise TargetError(error, Path(new)) from None
 
 
-def _compare(copy: Copy, disks: Sequence[tuple[PlannedDisk, str]], step: Step) -> None:
+def compare_disks(copy: Copy, disks: Sequence[tuple[PlannedDisk, str]], step: Step) -> None:
     """Reads the new disks as VirtualBox will, and the copy once more. Raises `CopyError`."""
     total = sum(planned.size for planned, _ in disks) or 1
     before = 0

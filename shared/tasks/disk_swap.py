@@ -62,12 +62,12 @@ def swap_disks(swap: Swap, settled: Callable[[], None]) -> None:
         if (_inode(disk.place), _inode(disk.new)) != (disk.before, disk.after):
             raise SwapError(f"{disk.place} is not the disk any more that it was")
     try:
-        _move(first.place, first.old)
+        move_file(first.place, first.old)
         settled()
         for disk in others:
-            _move(disk.place, disk.old)
-            _move(disk.new, disk.place)
-        _move(first.new, first.place)
+            move_file(disk.place, disk.old)
+            move_file(disk.new, disk.place)
+        move_file(first.new, first.place)
     except BaseException:
         put_back(swap)
         raise
@@ -166,7 +166,7 @@ def _may_be_there(path: str) -> bool:
 
 def _take_away(disk: SwappedDisk) -> None:
     if disk.after and _inode(disk.place) == disk.after:
-        _move(disk.place, disk.new)
+        move_file(disk.place, disk.new)
 
 
 def _bring_back(disk: SwappedDisk) -> None:
@@ -178,7 +178,7 @@ def _bring_back(disk: SwappedDisk) -> None:
             f"{disk.place} is not there, or is another file, and there is no {disk.old}"
         )
     _require_old(disk)
-    _move(disk.old, disk.place)
+    move_file(disk.old, disk.place)
 
 
 def _require_old(disk: SwappedDisk) -> None:
@@ -190,8 +190,8 @@ def _require_old(disk: SwappedDisk) -> None:
         )
 
 
-def _move(source: str, target: str) -> None:
-    """Renames a file durably, over nothing."""
+def move_file(source: str, target: str) -> None:
+    """Renames a file durably, over nothing. Raises `SwapError`."""
     if os.path.lexists(target):
         raise SwapError(
             f"{target} is there, where {source} belongs",

@@ -73,7 +73,9 @@ class BootCheck:
         *,
         processes: Callable[[str], Iterable[psutil.Process]] = processes_of,
     ) -> None:
-        self._vboxmanage, self._clock, self._machine = vboxmanage, clock, machine
+        self._vboxmanage, self._clock = vboxmanage, clock
+        #: The VM on trial, as it was made.
+        self.machine = machine
         self._processes = processes
         self._uuid = machine.uuid
 
@@ -135,7 +137,7 @@ class BootCheck:
         """
         if not self._patiently(lambda: self._vboxmanage.info(self._uuid)).stopped:
             self._switch_off()
-        unregister(self._vboxmanage, self._clock, self._uuid, self._machine.settings_file)
+        unregister(self._vboxmanage, self._clock, self._uuid, self.machine.settings_file)
 
     def _start(self) -> None:
         self._vboxmanage.run_long(_START_SECONDS, "startvm", self._uuid, "--type=headless")
@@ -179,7 +181,7 @@ class BootCheck:
         return match[1].strip() if match else ""
 
     def _disk_times(self) -> tuple[int, ...]:
-        paths = [path for image in self._machine.images for path in files_of(image)]
+        paths = [path for image in self.machine.images for path in files_of(image)]
         return tuple(os.stat(path).st_mtime_ns for path in paths if os.path.exists(path))
 
 

@@ -452,7 +452,7 @@ def test_a_file_system_that_cannot_be_looked_at_is_said(
     assert result.exit_code == ExitCode.FAILURE
     assert f"{vm.host.vms} cannot be looked at: Input/output error" in result.stderr
     assert disks(vm) == before
-    look = in_place_disks._limited(RoomLimit(10), {vm.host.vms / "away"}, lambda *_: None)
+    look = in_place_disks.limited(RoomLimit(10), {vm.host.vms / "away"}, lambda *_: None)
     with pytest.raises(CopyError, match="away cannot be looked at: No such file"):
         look("restore", 0)
 
@@ -600,17 +600,17 @@ def test_two_at_a_time_are_refused(rig: Rig, vm: SimulatedVm) -> None:
 
 #: Before which of its steps the command is killed: calls of these, whichever comes first.
 POINTS = (
-    *(("shared.tasks.disk_swap", "_move", number) for number in range(4)),
+    *(("shared.tasks.disk_swap", "move_file", number) for number in range(4)),
     *(("shared.tasks.swap_note", "SwapNote.write", number) for number in (1, 2)),
     ("coordinator.restore.in_place_disks", "VdiFile", 1),
-    ("coordinator.restore.in_place_disks", "_write", 0),
-    ("coordinator.restore.in_place_disks", "_compare", 0),
+    ("coordinator.restore.in_place_disks", "write_disks", 0),
+    ("coordinator.restore.in_place_disks", "compare_disks", 0),
     ("coordinator.restore.in_place_settling", "record_it", 0),
 )
 
 
 #: Where the database worker alone settles it; all moves: tests/unit/tasks/test_disk_swap.py.
-WORKER = (("_move", 1), ("_move", 2), ("_compare", 0))
+WORKER = (("move_file", 1), ("move_file", 2), ("compare_disks", 0))
 
 
 def killed(point: tuple[str, str, int], work: Callable[[], object]) -> None:

@@ -63,7 +63,7 @@ def left(rig: Rig, node: str = "alpha") -> list[str]:
 
 def base_of(check: BootCheck) -> Path:
     """The raw file that the only disk of a VM on trial stands on."""
-    (chain,) = check._machine.chains
+    (chain,) = check.machine.chains
     return Path(list(files_of(chain[-1]))[-1])
 
 
@@ -94,7 +94,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> list[ProcessIdentity]:
 
 
 def is_served(check: BootCheck) -> bool:
-    return check._machine.chains[0][-1].format == "VMDK"
+    return check.machine.chains[0][-1].format == "VMDK"
 
 
 def test_it_runs_from_the_copy_reads_what_was_backed_up_and_leaves_nothing(
@@ -266,7 +266,7 @@ def test_what_a_killed_one_left_goes_with_its_mount(
     server: str,
 ) -> None:
     def die(check: BootCheck) -> Observation:
-        rig.host().run("startvm", check._uuid, "--type=headless")
+        rig.host().run("startvm", check.machine.uuid, "--type=headless")
         raise Killed
 
     guest(die)

@@ -154,7 +154,7 @@ def test_nobody_starts_it_meanwhile_and_who_can_keeps_all_that_he_does(
     inode = vm.disk.stat().st_ino
 
     # all disks are made, and VirtualBox's locks are held
-    with stopped(member, "shared.tasks.disk_swap", "_move", 0) as process:
+    with stopped(member, "shared.tasks.disk_swap", "move_file", 0) as process:
         assert len(beside(vm)) == 1
         assert "lock" in refused(vm).lower()
         # then VBoxSVC dies with all its locks, and the VM is started before the first rename
@@ -221,7 +221,7 @@ def test_killed_at_each_step_it_has_all_old_or_all_new_disks_or_is_not_started(
         for disk in disks:
             change(disk)
         changed = [disk.read_bytes() for disk in disks]
-        with stopped(member, "shared.tasks.disk_swap", "_move", step) as process:
+        with stopped(member, "shared.tasks.disk_swap", "move_file", step) as process:
             process.kill()
             process.communicate(timeout=60)
         assert not vm.disk.exists()
