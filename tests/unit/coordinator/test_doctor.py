@@ -169,10 +169,20 @@ class TestNas:
         checks = by_name(nas.examine_use(operator.configuration.nas, SystemClock(), None))
         assert checks["NAS: exclusive creation"].verdict == "fail"
 
-    def test_a_clock_that_differs(self) -> None:
-        assert nas._skew(3600).verdict == "warn"
-        assert nas._skew(-3600).verdict == "warn"
-        assert nas._skew(0.5).verdict == "ok"
+    @pytest.mark.parametrize(
+        ("seconds", "verdict", "seen"),
+        [(3600, "warn", "behind"), (-3600, "warn", "ahead of"), (0.5, "ok", "agrees")],
+    )
+    def test_a_clock_that_differs(
+        self, operator: Operator, seconds: float, verdict: str, seen: str
+    ) -> None:
+        class ClockAhead(SystemClock):
+            def now(self) -> datetime:
+                return super().now() + timedelta(seconds=seconds)
+
+        checks = by_name(nas.examine_use(operator.configuration.nas, ClockAhead(), None))
+        check = checks["NAS: clock"]
+        assert (check.verdict, seen in check.seen) == (verdict, True)
 
     def test_what_an_interrupted_examination_left_is_removed_but_no_link_is_followed(
         self, operator: Operator
@@ -295,10 +305,10 @@ class TestVirtualBox:
     def box(self, tmp_path: Path) -> SimulatedHost:
         return SimulatedHost(tmp_path / "hosts", "alpha")
 
-    def examine(self, box: SimulatedHost) -> list[Check]:
+    def examine(self, box: SimulatedHost, program: Path | None = None) -> list[Check]:
         from shared.host.processes import SubprocessRunner
 
-        configured = VirtualBox(vboxmanage=str(box.vboxmanage), home=box.home)
+        configured = VirtualBox(vboxmanage=str(program or box.vboxmanage), home=box.home)
         return list(virtualbox.examine(configured, SubprocessRunner(), SystemClock(), os.environ))
 
     @pytest.mark.broad
@@ -323,9 +333,20 @@ class TestVirtualBox:
         check = by_name(iter(self.examine(box)))["VirtualBox: user"]
         assert (check.verdict, "uid 12345" in check.hint) == ("fail", True)
 
-    def test_a_version_that_was_not_tried(self) -> None:
-        assert virtualbox._version("VBoxManage", "6.1.50r161033").verdict == "warn"
-        assert virtualbox._version("VBoxManage", "7.2.22r175245").verdict == "ok"
+    @pytest.mark.broad
+    @pytest.mark.parametrize(
+        ("version", "verdict"), [("6.1.50r161033", "warn"), ("7.2.22r175245", "ok")]
+    )
+    def test_a_version_that_was_not_tried(
+        self, box: SimulatedHost, tmp_path: Path, version: str, verdict: str
+    ) -> None:
+        program = tmp_path / "VBoxManage"
+        program.write_text(
+            f'#!/bin/sh\n[ "$1" = --version ] && exec echo {version}\nexec {box.vboxmanage} "$@"\n'
+        )
+        program.chmod(0o755)
+        check = by_name(iter(self.examine(box, program)))["VirtualBox"]
+        assert (check.verdict, check.seen) == (verdict, f"{program}, version {version}")
 
 
 class TestEngines:

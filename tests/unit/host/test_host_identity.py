@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.doctor import host
+from coordinator.doctor.result import Check
 from shared.host import host_identity
+from shared.host.configuration import Configuration
 from shared.host.errors import ConfigurationError, NodeConflictError
 from shared.host.host_identity import HostIdentity, own_machine_id, system_machine_id
 from shared.state.contents import Contents
@@ -94,8 +96,17 @@ def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("container")
 def test_doctor_says_what_such_a_machine_is_known_by(tmp_path: Path) -> None:
-    (check,) = host._machine(tmp_path)
+    said = {"nas": {"mountpoint": "/nas"}, "host": {"state_directory": str(tmp_path)}}
+    configuration = Configuration.model_validate(
+        {**said, "virtualbox": {}, "backup": {}, "policy": {}}
+    )
+
+    def examined() -> Check:
+        (found,) = (check for check in host.examine(configuration, None) if check.name == "machine")
+        return found
+
+    check = examined()
     assert "the first worker makes one" in check.seen
     host_identity.own_machine_id(tmp_path, make=True)
-    (check,) = host._machine(tmp_path)
+    check = examined()
     assert f"it is known by {tmp_path / 'machine-id'}" in check.seen
