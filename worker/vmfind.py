@@ -49,7 +49,7 @@ def run(site: Site) -> Report:
         if not rehearsal_note.is_old(site, machine)
     ]
     directories = NewDirectories(site, head.contents)
-    listed = _sightings(
+    listed = sightings(
         head.contents, machines, directories.choose, site.configuration, directories.copies
     )
     running_from_copies = boot_note.unfinished(site.configuration.host.state_directory, machines)
@@ -96,14 +96,16 @@ def _warn_of_another_home(site: Site, before: Contents, listed: Iterable[Sightin
         )
 
 
-def _sightings(
+def sightings(
     contents: Contents,
     machines: Iterable[Machine],
     choose: Callable[[str, str], str],
     configuration: Configuration,
     copies: Callable[[str], FoundCopies | None] = lambda _uuid: None,
 ) -> list[Sighting]:
-    """A VM whose settings cannot be read keeps its name and what was known of it.
+    """What there is to tell the database of the VMs that are listed.
+
+    One whose settings cannot be read keeps its name and what was known of it.
 
     A new one is known by its UUID until they can.
 

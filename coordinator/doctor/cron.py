@@ -19,7 +19,7 @@ WORKER: Final = "vmbackup-worker"
 _NAME: Final = "schedule"
 _SECONDS: Final = 5.0
 #: As cron's programs are called on Linux, macOS and in small containers.
-_DAEMONS: Final = frozenset({"cron", "crond", "fcron", "systemd-cron", "cronie", "supercronic"})
+DAEMONS: Final = frozenset({"cron", "crond", "fcron", "systemd-cron", "cronie", "supercronic"})
 #: Cron passes over files in /etc/cron.d whose names have anything else.
 _NAME_READ: Final = re.compile(r"[A-Za-z0-9_-]+")
 #: Where cron looks for programs if its file does not say.
@@ -30,7 +30,7 @@ _FIELDS_BEFORE_USER: Final = 5
 def daemon() -> str:
     """The name of the cron that runs on this host; empty if there is none."""
     for process in psutil.process_iter(["name"]):
-        if process.info["name"] in _DAEMONS:
+        if process.info["name"] in DAEMONS:
             return str(process.info["name"])
     return ""
 

@@ -37,7 +37,7 @@ _TAKEN: Final = "VERR_ALREADY_EXISTS"
 #: What VirtualBox wrote, it leaves for a millisecond or more. Seen: 39 of 40 times it could be
 #: opened in that time.
 _POLL_SECONDS: Final = 0.0005
-_ATTEMPTS: Final = 12
+ATTEMPTS: Final = 12
 _LEFT_SECONDS: Final = 3600
 _PREFIX: Final = "vmbackup-description-"
 
@@ -77,7 +77,7 @@ def take_description(
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", shown.name or called)[:60].strip("._-") or "machine"
     scratch.mkdir(parents=True, exist_ok=True)
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=scratch) as directory:
             _sweep(scratch, Path(directory))
             place = _take_names(Path(directory), called, disks)

@@ -138,7 +138,7 @@ class Pipeline:
         return mixed_unit(changed, part.taken, units)
 
     def _emit(self, job: _Job, layout: VmdkLayout, sink: DiskSink, meter: ReadMeter) -> None:
-        unit = self._wait(job.result)
+        unit = awaited(job.result, self._cancelled)
         if unit.runs:
             *tables, data = layout.add(unit)
             for table in tables:
@@ -147,13 +147,17 @@ class Pipeline:
         meter.done += job.part.length
         meter.unread += job.unread
 
-    def _wait(self, result: "Future[CompressedUnit]") -> CompressedUnit:
-        while not self._cancelled.is_set():
-            try:
-                return result.result(timeout=_POLL_SECONDS)
-            except FutureTimeoutError:
-                if (
-                    result.done()
-                ):  # it was done just now, or this is a TimeoutError of the job itself
-                    return result.result()
-        raise CancelledError
+
+def awaited(result: "Future[CompressedUnit]", cancelled: threading.Event) -> CompressedUnit:
+    """The unit, as soon as it is done.
+
+    Raises what its job raised, and `CancelledError` once `cancelled` is set.
+    """
+    while not cancelled.is_set():
+        try:
+            return result.result(timeout=_POLL_SECONDS)
+        except FutureTimeoutError:
+            # it was done just now, or this is a TimeoutError of the job itself
+            if result.done():
+                return result.result()
+    raise CancelledError

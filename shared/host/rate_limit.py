@@ -36,7 +36,7 @@ _FARTHEST_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.25
 #: Whoever has the lock has it for a moment. One that was stopped meanwhile is waited for so long.
 _LOCK_SECONDS: Final = 5.0
-_TRY_SECONDS: Final = 0.01
+TRY_SECONDS: Final = 0.01
 _WIDTH: Final = 24
 _MOMENT: Final = re.compile(rb"[0-9]{17}\.[0-9]{6}")
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -160,7 +160,7 @@ class RateLimit:
                 raise OSError(
                     errno.EAGAIN, f"another process has kept it for {_LOCK_SECONDS:.0f} s"
                 )
-            self._clock.sleep(_TRY_SECONDS)
+            self._clock.sleep(TRY_SECONDS)
 
 
 def _read(descriptor: int) -> float | None:

@@ -78,7 +78,7 @@ def shown_by(voice: Voice) -> Iterator[None]:
         _wait.voice = before
 
 
-def _default(text: str) -> None:
+def say_on_stderr(text: str) -> None:
     """Shows it on standard error: in place at a terminal, else as a line of the log.
 
     Also where lines would run into it, and where they are JSON.
@@ -98,7 +98,7 @@ class _Wait:
     """The wait of the main thread, if there is one."""
 
     def __init__(self) -> None:
-        self.voice: Voice = _default
+        self.voice: Voice = say_on_stderr
         self._guard = threading.Lock()
         self._begun = self._over = 0
         self._said = False

@@ -22,7 +22,7 @@ from shared.notices.notice import Notice
 #: So long a message may take, and the end of a child that takes longer.
 MESSAGE_SECONDS: Final = 19.0
 PING_SECONDS: Final = 9.0
-_END_SECONDS: Final = 1.0
+END_SECONDS: Final = 1.0
 _CHILD: Final = (sys.executable, "-P", "-m", "shared.notices.sender")
 
 
@@ -75,14 +75,14 @@ def _done(job: Mapping[str, str], seconds: float) -> str:
             sink.write(json.dumps(job).encode())
         child = ChildProcess(_CHILD, stdin=source, stderr=subprocess.DEVNULL, ends_with_parent=True)
     try:
-        with waiting("an answer to what is sent", seconds + _END_SECONDS):
+        with waiting("an answer to what is sent", seconds + END_SECONDS):
             printed = child.printed(seconds)
     finally:
         if child.poll() is None:
-            child.end(_END_SECONDS, (signal.SIGKILL,))
-            child.printed(_END_SECONDS)
+            child.end(END_SECONDS, (signal.SIGKILL,))
+            child.printed(END_SECONDS)
     if printed is None:
-        return f"it did not answer within {seconds + _END_SECONDS:.0f} s"
+        return f"it did not answer within {seconds + END_SECONDS:.0f} s"
     try:
         return str(json.loads(printed[0])["problem"])
     except (ValueError, KeyError, TypeError):

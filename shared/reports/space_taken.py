@@ -48,7 +48,7 @@ def of_vm(site: "Site", record: "VmRecord") -> VmSpace:
     ]
     blocks = sum(_blocks(path) for path in paths)
     taken_over = sum(copy.size - copy.own for copy in copies)
-    united = _united(path for path in paths if path.suffix == ".ova") if taken_over else None
+    united = bytes_together(path for path in paths if path.suffix == ".ova") if taken_over else None
     if united is None:
         least, most = max(0, blocks - taken_over), blocks
     else:
@@ -90,7 +90,7 @@ def _blocks(path: Path) -> int:
     return 0
 
 
-def _united(paths: Iterable[Path]) -> int | None:
+def bytes_together(paths: Iterable[Path]) -> int | None:
     """Bytes of the blocks of these files, each counted once; None if the system does not tell."""
     spans = []
     for path in paths:
@@ -108,10 +108,10 @@ def _united(paths: Iterable[Path]) -> int | None:
             return None
         finally:
             os.close(descriptor)
-    return _length(spans)
+    return length_together(spans)
 
 
-def _length(spans: Iterable[tuple[int, int]]) -> int:
+def length_together(spans: Iterable[tuple[int, int]]) -> int:
     """How long spans are together, what several of them cover once."""
     total = end = 0
     for start, stop in sorted(spans):

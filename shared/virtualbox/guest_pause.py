@@ -84,8 +84,8 @@ class GuestPause:
         """How long it was paused, which it was since that moment, by VirtualBox's clock."""
         with suppress(VBoxManageError):
             info = self._vboxmanage.info(self._uuid)
-            if info.state == "running" and _seconds(paused):
-                return max(0.0, round(_seconds(info.moment) - _seconds(paused), 3))
+            if info.state == "running" and epoch_seconds(paused):
+                return max(0.0, round(epoch_seconds(info.moment) - epoch_seconds(paused), 3))
         return 0.0
 
     def _start(self, stdin: int) -> ChildProcess:
@@ -169,7 +169,7 @@ def resume_left(vboxmanage: VBoxManage, uuid: str, note: Path) -> None:
     info = vboxmanage.info(uuid)
     if not moment and info.state == "running" and abs(time.time() - asked) < _PAUSE_SECONDS:
         raise VmBusyError("VirtualBox may still pause it", hint="the next tick looks again")
-    ours = moment[:19] == info.changed if moment else _seconds(info.changed) >= asked - 1
+    ours = moment[:19] == info.changed if moment else epoch_seconds(info.changed) >= asked - 1
     current = re.search(r'^CurrentSnapshotUUID="(.*)"$', snapshots, re.MULTILINE)
     if known and info.snapshot != (current[1] if current else ""):
         ours = True  # VirtualBox has paused it anew after that snapshot
@@ -177,7 +177,7 @@ def resume_left(vboxmanage: VBoxManage, uuid: str, note: Path) -> None:
         vboxmanage.run("controlvm", uuid, "resume")
 
 
-def _seconds(moment: str) -> float:
+def epoch_seconds(moment: str) -> float:
     """A moment of VirtualBox's in seconds since the epoch; 0 if it is none."""
     try:
         return datetime.fromisoformat(f"{moment}+00:00").timestamp()

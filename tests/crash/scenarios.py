@@ -360,7 +360,7 @@ def resolved(world: World, command: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _INTENT: Final = ("link vmstate/gen", "publish.intend")
-_ARCHIVING: Final = ("rename archive", "moving._move_copy")
+_ARCHIVING: Final = ("rename archive", "transfer.write_sidecar")
 
 SCENARIOS: Final = (
     Scenario("init", (ADMIN, "init", "--lease-seconds", "10"), new, {VM: "CLEAN"}, (0, 11)),

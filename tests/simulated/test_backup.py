@@ -229,7 +229,7 @@ def test_only_one_vm_on_request_and_a_refusal_that_names_the_reason(rig: Rig) ->
         backup.run(site, only="web01")
 
 
-def _expire_all(rig: Rig, *, by: str = "beta") -> None:
+def expire_all(rig: Rig, *, by: str = "beta") -> None:
     site = rig.site(by)
     live = deaths.live_sessions(site.database.head().contents)
     recovery.expire(site.database, [Dead(row, "declared dead by the test") for row in live], "test")
@@ -240,7 +240,7 @@ def test_a_displaced_worker_stops_and_publishes_nothing(rig: Rig) -> None:
     rig.host("beta")
     rig.host().fault(vm, export_seconds=10)
     site = rig.look()
-    displacer = _during_export(rig, lambda: _expire_all(rig))
+    displacer = _during_export(rig, lambda: expire_all(rig))
     with pytest.raises(LockLostError):
         backup.run(site)
     displacer.join()
@@ -281,7 +281,7 @@ def test_a_publication_that_was_begun_is_finished_by_any_host(
     record = rig.record("web01")
     assert record.status is State.BACKUP_IN_PROGRESS
     assert record.publishing is not None
-    _expire_all(rig)
+    expire_all(rig)
     assert database.run(rig.site("beta")).done == ["web01"]
     record = rig.record("web01")
     assert record.status is State.CLEAN
@@ -303,7 +303,7 @@ def test_a_publication_whose_files_are_gone_is_given_up(
     monkeypatch.undo()
     for name in rig.files("web01"):
         (rig.nas / "web01" / name).unlink()
-    _expire_all(rig)
+    expire_all(rig)
     assert database.run(rig.site()).failed == ["web01"]
     assert rig.record("web01").status is State.BACKUP_NECESSARY
 
@@ -342,7 +342,7 @@ def test_what_a_killed_worker_left_is_removed(rig: Rig) -> None:
         (rig.nas / "web01" / f".20261122T203800Z-{number}.{number}.partial.ova").write_bytes(
             b"half"
         )
-        _expire_all(rig)
+        expire_all(rig)
     assert database.run(rig.site()).exit_code == 0
     assert rig.files("web01") == []
     assert not rig.record("web01").leftovers

@@ -63,7 +63,7 @@ def test_the_plan_names_the_engine_that_then_makes_the_copy(
     rig.host().make_vm("web01")
     rig.look()
     if refused:
-        failing(monkeypatch, eligibility, "_examined", DiskImageError("a disk of 1991"))
+        failing(monkeypatch, eligibility, "open_disk", DiskImageError("a disk of 1991"))
     site = rig.site(engine=wanted, live_when_stopped=live)
     (planned,) = plan(site)
     assert planned.method.startswith("live" if live else "as it is")

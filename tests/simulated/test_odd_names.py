@@ -80,7 +80,7 @@ def test_every_name_is_backed_up_archived_and_shown(
     rig: Rig, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = rig.host()
-    vms = {name: host._make([name], 2, 0, 0)[0] for name in NAMES}
+    vms = {name: host.make_vm(name, mib=2, random_mib=0) for name in NAMES}
     rig.look()
     uuids = {record.uuid: key for key, record in rig.site().database.head().contents.vms.items()}
     assert set(uuids) == {vm.uuid for vm in vms.values()}

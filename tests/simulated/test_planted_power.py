@@ -154,7 +154,7 @@ def test_what_cannot_be_noted_is_not_stopped(rig: Rig, method: str) -> None:
     vm.start()
     site = rig.look()
     since = vm.info("VMStateChangeTime")
-    power_notes._note(site, vm.uuid).path.mkdir()
+    power_notes.note_of(site, vm.uuid).path.mkdir()
     notifier.run(site)
     assert backup.run(site).failed == ["web01"]
     record = rig.record("web01")

@@ -13,7 +13,7 @@ from shared.host.errors import IllegalMoveError, LockLostError
 from shared.state.rules import archive
 from shared.state.states import State
 from tests.simulated.conftest import Rig, planned
-from tests.simulated.test_backup import _expire_all
+from tests.simulated.test_backup import expire_all
 from worker.backup import worker as backup
 from worker.backup.backup_order import NO_SLOT
 
@@ -165,7 +165,7 @@ def test_a_vm_without_a_place_is_left_for_a_later_tick_and_a_dead_host_frees_its
     outcome = backup.run(rig.site("beta", exports_on_nas=1, retry_seconds=0.2))
     assert (outcome.exit_code, outcome.postponed) == (0, ["short"])
     assert rig.record("short").waiting == NO_SLOT
-    _expire_all(rig)
+    expire_all(rig)
     assert backup.run(rig.site("beta", exports_on_nas=1, retry_seconds=0.2)).done == ["short"]
     worker.join()
     assert raised

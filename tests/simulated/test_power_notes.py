@@ -135,6 +135,6 @@ def test_a_backup_that_goes_well_leaves_no_note(rig: Rig) -> None:
 def test_a_note_that_is_nonsense_is_passed_over(rig: Rig, nonsense: bytes) -> None:
     rig.host().make_vm("web01")
     site = rig.look()
-    path = power_notes._note(site, rig.record("web01").uuid).path
+    path = power_notes.note_of(site, rig.record("web01").uuid).path
     path.write_bytes(nonsense)
     assert power_notes.take_over(site) == []

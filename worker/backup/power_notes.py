@@ -47,7 +47,7 @@ def remember(site: Site, uuid: str, power: Power, session: str, head: Snapshot) 
     """
     row = head.contents.sessions.get(session)
     generation = row.generation if row is not None else head.generation
-    _note(site, uuid).write(
+    note_of(site, uuid).write(
         {
             "uuid": uuid,
             "power": dict(power.to_json()),
@@ -65,14 +65,14 @@ def confirms(site: Site, uuid: str, power: Power) -> bool:
     """
     if not is_uuid(uuid):
         return False
-    noted = _understood(_note(site, uuid))
+    noted = _understood(note_of(site, uuid))
     return noted is not None and (noted.uuid, noted.power) == (uuid, power)
 
 
 def forget(site: Site, uuid: str) -> None:
     """The VM is as it was found: the note goes."""
     try:
-        _note(site, uuid).remove()
+        note_of(site, uuid).remove()
     except ConfigurationError as error:
         log.warning("%s", error.message)
 
@@ -169,8 +169,8 @@ def _understood(note: Note) -> _Noted | None:
         return None
 
 
-def _note(site: Site, uuid: str) -> Note:
-    """UUIDs are VirtualBox's: plain names."""
+def note_of(site: Site, uuid: str) -> Note:
+    """Where this host notes what a backup did to a VM. UUIDs are VirtualBox's: plain names."""
     directory = site.configuration.host.state_directory
     return Note(directory / f"{_PREFIX}{uuid}-{_key(site)}.json", "what a backup did to a VM")
 

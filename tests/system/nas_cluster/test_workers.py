@@ -79,7 +79,7 @@ PHASES = {
         (CLEAN, CLEAN), ("link vmstate/gen", "publish.intend"), "after", published=True
     ),
     "renaming": Phase(
-        (CLEAN, CLEAN), ("rename", "STAMP.ova", "publishing._settle"), published=True
+        (CLEAN, CLEAN), ("rename", "STAMP.ova", "publishing.publish"), published=True
     ),
     "archiving": Phase(  # on one host, of a VM of the other
         (DUE, ARCHIVED),

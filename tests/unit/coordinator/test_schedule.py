@@ -203,4 +203,4 @@ def test_launchd(tmp_path: Path) -> None:
 
 
 def test_which_cron_runs_is_asked_of_the_processes() -> None:
-    assert cron.daemon() in {"", *cron._DAEMONS}
+    assert cron.daemon() in {"", *cron.DAEMONS}

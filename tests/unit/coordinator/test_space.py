@@ -13,7 +13,7 @@ from shared.copies.copy_files import NasFiles
 from shared.copies.sidecar import Wire
 from shared.host.clock import SystemClock
 from shared.reports import space_history
-from shared.reports.space_taken import _united
+from shared.reports.space_taken import bytes_together
 from shared.state.sessions.worker_ends import space_note
 from tests.support.copies import put_copy
 from tests.support.file_systems import mounted
@@ -130,7 +130,7 @@ def test_shared_blocks_are_counted_once_where_the_file_system_tells(tmp_path: Pa
         subprocess.run(["cp", "--reflink=always", first, second], check=True)
         with second.open("r+b") as file:
             file.write(b"y" * (1 << 20))
-        assert _united([first]) == 4 << 20
-        assert _united([first, second]) == 5 << 20
+        assert bytes_together([first]) == 4 << 20
+        assert bytes_together([first, second]) == 5 << 20
     unknown = tmp_path / "tmpfs-has-no-fiemap"
-    assert _united([unknown]) is None
+    assert bytes_together([unknown]) is None

@@ -89,7 +89,7 @@ def test_what_is_missing_is_asked_for_again_but_not_for_ever(
     (virtualbox.folder / missing).unlink()
     with pytest.raises(ExportError, match="removes it too soon"):
         take(virtualbox, scratch)
-    assert virtualbox.commands() == ["export"] * description._ATTEMPTS
+    assert virtualbox.commands() == ["export"] * description.ATTEMPTS
     assert list(scratch.iterdir()) == []
 
 

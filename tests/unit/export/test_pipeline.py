@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
+from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter, awaited
 from shared.host.errors import CopyError, DiskImageError
 from shared.host.stages import CancelledError
 from shared.ova.compression import Codec, zlib_codec
@@ -162,21 +162,15 @@ def test_a_unit_that_is_done_the_moment_the_wait_for_it_ends_is_taken() -> None:
                 raise FutureTimeoutError
             return super().result()
 
-    unit, pipeline = (
-        CompressedUnit(),
-        Pipeline(CompressionSettings(1, UnitSettings(zlib_codec(1))), threading.Event()),
-    )
-    assert pipeline._wait(DoneJustNow()) is unit
-    assert pipeline.close()
+    unit = CompressedUnit()
+    assert awaited(DoneJustNow(), threading.Event()) is unit
 
 
 def test_a_disk_that_answers_too_late_is_an_error() -> None:
     failed: Future[CompressedUnit] = Future()
     failed.set_exception(TimeoutError("the disk"))
-    pipeline = Pipeline(CompressionSettings(1, UnitSettings(zlib_codec(1))), threading.Event())
     with pytest.raises(TimeoutError, match="the disk"):
-        pipeline._wait(failed)
-    assert pipeline.close()
+        awaited(failed, threading.Event())
 
 
 @pytest.mark.broad

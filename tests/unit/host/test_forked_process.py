@@ -131,7 +131,7 @@ def test_a_signal_to_one_that_has_just_ended_does_nothing() -> None:
     """A handler may come between its end and the note of it."""
     assert (
         forking("""
-    fork = ForkedProcess(int, "x"); os.waitpid(fork._process.pid, 0)
+    fork = ForkedProcess(int, "x"); os.waitpid(-1, 0)
     fork.send(signal.SIGTERM); print("well")
     """)
         == "well\n"

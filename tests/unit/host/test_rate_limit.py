@@ -27,7 +27,7 @@ from tests.unit.state.builders import StillClock
 
 class Patient(StillClock):
     def sleep(self, seconds):
-        if seconds == rate_limit._TRY_SECONDS:
+        if seconds == rate_limit.TRY_SECONDS:
             time.sleep(seconds)  # however long the other one has the lock, its clock stands still
         else:
             super().sleep(seconds)

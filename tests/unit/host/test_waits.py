@@ -85,7 +85,7 @@ def test_under_cron_nothing_is_said_nor_done(
 def test_where_no_terminal_is_it_is_a_line_of_the_log(
     said: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with shown_by(waits._default), waiting("the NAS", 90):
+    with shown_by(waits.say_on_stderr), waiting("the NAS", 90):
         until(lambda: caplog.messages)
     assert caplog.messages == ["waiting for the NAS, 90 s at most"]
     assert said == []

@@ -7,7 +7,7 @@ import pytest
 from shared.copies.retention import Rules
 from shared.reports.space_growth import CopySpace, Growth, VmSpace, cost, full_on, growth, watched
 from shared.reports.space_history import Sample
-from shared.reports.space_taken import _length
+from shared.reports.space_taken import length_together
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 GIB = 1 << 30
@@ -139,4 +139,4 @@ class TestCost:
 
 
 def test_what_several_cover_counts_once() -> None:
-    assert _length([(0, 10), (5, 15), (20, 30), (20, 25), (30, 31)]) == 26
+    assert length_together([(0, 10), (5, 15), (20, 30), (20, 25), (30, 31)]) == 26

@@ -356,7 +356,7 @@ def test_of_a_pause_of_which_no_moment_is_known_the_time_decides(
     vm: Vm, asked: float, becomes: str
 ) -> None:
     vm.note.write_text("")
-    moment = guest_pause._seconds("2026-11-30T12:00:00") + asked
+    moment = guest_pause.epoch_seconds("2026-11-30T12:00:00") + asked
     os.utime(vm.note, (moment, moment))
     assert left(vm, None) == becomes
 
@@ -383,5 +383,5 @@ def test_a_pause_that_may_still_come_is_waited_for(
 
 
 def test_moments_that_are_none_are_long_ago() -> None:
-    each: Callable[[str], float] = guest_pause._seconds
+    each: Callable[[str], float] = guest_pause.epoch_seconds
     assert each("") == each("yesterday") == 0

@@ -236,6 +236,7 @@ class Wrong(Tick):
 
     def __init__(self, hear: Callable[[str, str], None]) -> None:
         super().__init__(starting(), hear)
+        self.hear = hear
 
     def run(self) -> ExitCode:
         """See `Tick.run`."""
@@ -243,7 +244,7 @@ class Wrong(Tick):
             Invocation("vmbackup-worker", config=sys.argv[-1]).configuration()
         except ConfigurationError as error:
             details = {"message": error.message, "hint": error.hint}
-            self._hear("vmfind", json.dumps({"error": details}))
+            self.hear("vmfind", json.dumps({"error": details}))
             return ExitCode.USAGE
         self.well.add("vmfind")
         return ExitCode.DONE

@@ -13,7 +13,7 @@ from shared.state.records import VmRecord
 from shared.state.rules.sightings import sight
 from shared.virtualbox.inventory import Machine
 from tests.unit.state.builders import WHEN, contents, vm
-from worker.vmfind import _sightings
+from worker.vmfind import sightings
 
 MANY = 2000
 CONFIGURATION = Configuration.model_validate(
@@ -67,7 +67,7 @@ def known(**changes: Any) -> tuple[Contents, Counting]:
 @pytest.mark.broad
 def test_two_thousand_known_vms_are_looked_at_a_few_times_each(keys: list[str]) -> None:
     before, counting = known()
-    listed = _sightings(before, machines(), unexpected, CONFIGURATION)
+    listed = sightings(before, machines(), unexpected, CONFIGURATION)
     assert sight(before, "alpha", listed, WHEN) == before
     assert counting.looked <= 10 * MANY
     assert len(keys) <= 2 * MANY
@@ -80,7 +80,7 @@ def test_two_thousand_new_vms_of_one_host_each_get_a_directory_by_a_few_looks(
     after = sight(
         contents(),
         "alpha",
-        _sightings(contents(), machines(), names.DirectoryNames(()).choose, CONFIGURATION),
+        sightings(contents(), machines(), names.DirectoryNames(()).choose, CONFIGURATION),
         WHEN,
     )
     assert len({record.directory for record in after.vms.values()}) == MANY
@@ -89,11 +89,11 @@ def test_two_thousand_new_vms_of_one_host_each_get_a_directory_by_a_few_looks(
 
 def test_a_vm_whose_settings_cannot_be_read_keeps_the_name_and_place_that_it_had() -> None:
     before = contents(vm("web01", uuid=str(UUID(int=1)), directory="place"))
-    (sighting,) = _sightings(
+    (sighting,) = sightings(
         before, [Machine(str(UUID(int=1)), None, "")], unexpected, CONFIGURATION
     )
     assert (sighting.name, sighting.directory) == ("web01", "place")
-    (new,) = _sightings(
+    (new,) = sightings(
         before,
         [Machine(str(UUID(int=2)), None, "")],
         names.DirectoryNames(()).choose,
