@@ -34,11 +34,11 @@ _FIRST_SECTOR, _SIZE = 2048, 6 << 20
 _BLOCK: Final = re.compile(rb"# GRUB Environment Block\n(?:#[^\n]*\n)*strokes=(I+)\n")
 
 
-def make_grub_vm(host: RealHost, name: str) -> RealVm:
-    """A VM, stopped."""
+def make_grub_vm(host: RealHost, name: str, made: int) -> RealVm:
+    """A VM, stopped, as if its guest had made so many strokes."""
     require(str(_PARTS / "boot.img"), "grub-pc-bin")  # and grub-mkimage, which others may have
     with tempfile.TemporaryDirectory() as folder:
-        disk = _disk(Path(folder))
+        disk = _disk(Path(folder), made)
     return make_guest_vm(host, name, disk, memory_mib=32)
 
 
@@ -49,7 +49,7 @@ def strokes(vm: RealVm) -> int:
     return len(found[0])
 
 
-def _disk(folder: Path) -> bytes:
+def _disk(folder: Path, made: int) -> bytes:
     files = folder / "files"
     modules = files / "boot" / "grub" / "i386-pc"
     modules.mkdir(parents=True)
@@ -57,7 +57,7 @@ def _disk(folder: Path) -> bytes:
         (modules / f"{name}.mod").write_bytes((_PARTS / f"{name}.mod").read_bytes())
     for path in _PARTS.glob("*.lst"):
         (modules / path.name).write_bytes(path.read_bytes())
-    run("grub-editenv", modules.parent / "grubenv", "create")
+    run("grub-editenv", modules.parent / "grubenv", "set", f"strokes={'I' * made}")
     (modules.parent / "grub.cfg").write_text(_CONFIGURATION, encoding="ascii")
     image = folder / "core.img"
     words = ("-O", "i386-pc", "-p", "(hd0,msdos1)/boot/grub", "-o", image)
