@@ -126,6 +126,8 @@ def _difference(old: VmRecord, new: VmRecord) -> str:
         said.append(f"copy {new.last_copy.stamp}")
     if new.restored and new.restored != old.restored:
         said.append(f"{new.restored.stamp} restored on {new.restored.node} as {new.restored.name}")
+    if old.restored and not new.restored:
+        said.append(f"not what it was at {old.restored.stamp} any more")
     said += [
         f"{hold.stamp} {'let go by' if hold.ended else 'held by'} {hold.title}"
         for hold in new.holds

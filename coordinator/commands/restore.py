@@ -19,6 +19,7 @@ from shared.host.printable import quoted
         vmbackup-admin restore web01 --disk 1 --to /srv/disks/web01.vdi
         vmbackup-admin restore --into web01 --copy previous
         vmbackup-admin restore --into web01 --finish
+        vmbackup-admin restore --into web01 --undo
     """,
     codes=[
         ExitCode.NO_DATABASE,
@@ -67,12 +68,17 @@ from shared.host.printable import quoted
     "discard",
     is_flag=True,
     help="With --into: also if VM has changed since its newest good copy, so that what it is now "
-    "is in no copy.",
+    "is in no copy; with --undo: also if it was used since it was taken back.",
 )
 @click.option(
     "--finish",
     is_flag=True,
     help="With --into: remove the disks that VM had before, which are kept until then.",
+)
+@click.option(
+    "--undo",
+    is_flag=True,
+    help="With --into: give VM the disks again that it had before, which are kept until --finish.",
 )
 @json_option
 @dry_run_option
@@ -90,6 +96,7 @@ def command(  # noqa: PLR0913 - options of the command line
     into: bool,
     discard: bool,
     finish: bool,
+    undo: bool,
     as_json: bool,
     dry_run: bool,
 ) -> ExitCode:
@@ -108,24 +115,34 @@ def command(  # noqa: PLR0913 - options of the command line
     With --into no VM is made: VM itself becomes what it was at the copy, in its disks alone. Its
     settings, firmware variables and TPM stay as they are. New disks are made beside the old ones
     and compared; all of them are put in place together, or none. The old ones are kept until
-    --finish.
+    --finish; until then --undo puts them back, in the same way.
     """
-    from coordinator.commands import restore_beside, restore_into, restore_into_end
+    from coordinator.commands import (
+        restore_beside,
+        restore_into,
+        restore_into_end,
+        restore_into_undo,
+    )
 
     if into:
         restore_into.refuse_others(
             making=bool(name or folder or disk or new_macs or with_host_access),
             finish=finish,
+            undo=undo,
             which=which,
             discard=discard,
         )
         if finish:
             return restore_into_end.finish(invocation, vm, as_json=as_json, dry_run=dry_run)
+        if undo:
+            return restore_into_undo.undo(
+                invocation, vm, discard=discard, as_json=as_json, dry_run=dry_run
+            )
         return restore_into.take_back(
             invocation, vm, which, discard=discard, as_json=as_json, dry_run=dry_run
         )
-    if discard or finish:
-        given = "--finish" if finish else "--discard-present-state"
+    if discard or finish or undo:
+        given = "--finish" if finish else "--undo" if undo else "--discard-present-state"
         raise UsageError(
             f"{given} goes with --into",
             hint=f"vmbackup-admin restore --into {given} {quoted(vm)}",

@@ -22,15 +22,22 @@ _LEFT: Final = (
 )
 
 
-def refuse_others(*, making: bool, finish: bool, which: str, discard: bool) -> None:
-    """Raises `UsageError` for options that mean nothing with --into, or with --finish."""
+def refuse_others(*, making: bool, finish: bool, undo: bool, which: str, discard: bool) -> None:
+    """Raises `UsageError` for options that mean nothing with --into, --finish or --undo."""
     if making:
         raise UsageError(
             "--into makes no VM: it goes with --copy and --discard-present-state",
             hint="a VM beside the original: without --into",
         )
+    if finish and undo:
+        raise UsageError(
+            "--finish and --undo exclude each other: one removes the old disks, the other puts "
+            "them back"
+        )
     if finish and (discard or which != "latest"):
         raise UsageError("--finish removes the old disks, and does nothing else")
+    if undo and which != "latest":
+        raise UsageError("--undo puts the old disks back: --copy means nothing to it")
 
 
 def take_back(
@@ -189,7 +196,7 @@ def _told(
         "Its disks of before are kept:",
         *(f"  {path}" for path in old),
         f"When it runs as it should: `vmbackup-admin restore --into --finish {quoted(record.key)}` "
-        "removes them.",
+        "removes them; if it shall be what it was: --undo in place of --finish.",
         "It is backed up by the next run, for it is not what it was at its last backup.",
         as_json=as_json,
     )

@@ -7,33 +7,22 @@ any host works on it. What is made is noted before (`shared.tasks.swap_note`).
 """
 
 import logging
-import threading
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
-from coordinator.restore.in_place_checks import (
-    changed_since,
-    refuse_changed,
-    require_machine,
-    require_off,
-)
+from coordinator.restore.in_place_checks import changed_since, refuse_changed, require_machine
 from coordinator.restore.in_place_disks import make_disks
+from coordinator.restore.in_place_locks import locked, require_settled, require_untouched
 from coordinator.restore.in_place_plan import PlannedDisk, names_beside, plan_disks
 from coordinator.restore.in_place_settling import note_of, refuse_unfinished, said_of, settle
 from shared.copies.catalogue import Copy
-from shared.export.eligibility import open_disk
-from shared.export.read_lock import ReadLock
 from shared.frozen.store import RoomLimit
 from shared.host.clock import timestamp
-from shared.host.errors import IllegalMoveError
-from shared.ova.disk import Chain
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.sessions.holding import Holding
 from shared.tasks import disk_swap, vm_copies
-from shared.tasks.disk_swap import SwapError
 from shared.tasks.noted_import import Progress
 from shared.tasks.swap_note import Swap, SwapNote, SwappedDisk
 from shared.virtualbox import scratch
@@ -93,10 +82,11 @@ def take_back(
         held.key,
         what.copy.stamp,
         tuple(_noted(disk, token) for disk in what.disks),
+        started=what.machine.settings.last_state_change if what.machine.settings else "",
     )
     limit = RoomLimit(site.configuration.backup.clone_free)
     written = 0
-    locks = _locked(site, until, what.disks)
+    locks = locked(site, until, [disk.source for disk in what.disks])
 
     def step(doing: str, percent: float) -> None:
         held.check_often()
@@ -110,8 +100,8 @@ def take_back(
         written = make_disks(what.copy, pairs, limit, step)
         swap = note.write(replace(swap, disks=tuple(_whole(disk) for disk in swap.disks)))
         held.check()
-        _require_untouched(locks)
-        disk_swap.swap_disks(swap, lambda: _require_settled(site, held.record, what, locks))
+        require_untouched(locks)
+        disk_swap.swap_disks(swap, lambda: require_settled(site, held.record, what.machine, locks))
         swap = note.write(replace(swap, done=timestamp(site.clock.now())))
     except BaseException as error:
         left, unnoted = settle(site, note, swap)
@@ -137,49 +127,4 @@ def _noted(disk: PlannedDisk, token: str) -> SwappedDisk:
 
 
 def _whole(disk: SwappedDisk) -> SwappedDisk:
-    return replace(disk, after=disk_swap.inode_of(disk.new))
-
-
-def _locked(
-    site: Site, stack: ExitStack, disks: Sequence[PlannedDisk]
-) -> list[tuple[ReadLock, Chain]]:
-    """VirtualBox's read locks of all disks, each with the disk as it is while they are held."""
-    never = threading.Event()
-    locks = [
-        stack.enter_context(ReadLock.take(site.vboxmanage, disk.source.medium, never))
-        for disk in disks
-    ]
-    chains = [stack.enter_context(open_disk(disk.source)) for disk in disks]
-    return list(zip(locks, chains, strict=True))
-
-
-def _require_untouched(locks: Sequence[tuple[ReadLock, Chain]]) -> None:
-    for lock, chain in locks:
-        lock.check()
-        if changed := chain.changed():
-            raise SwapError(f"{changed} was changed while the new disks were made")
-
-
-def _require_settled(
-    site: Site, record: VmRecord, what: Plan, locks: Sequence[tuple[ReadLock, Chain]]
-) -> None:
-    """Whether the VM, whose first disk is not there, is off and what it was before.
-
-    From now on nobody can start it. Whoever has, after VBoxSVC had died with its locks, runs it by
-    now.
-    """
-    for lock, chain in locks:
-        lock.check()
-        lock.prove(chain)
-    machine = site.machine(record.uuid)
-    if machine is None or machine.settings is None or what.machine.settings is None:
-        raise IllegalMoveError(f"{record.key} was removed from VirtualBox meanwhile")
-    require_off(machine, record)
-    now, before = machine.settings, what.machine.settings
-    same = (now.digest, now.last_state_change, now.disks) == (
-        before.digest,
-        before.last_state_change,
-        before.disks,
-    )
-    if not same or machine.images != what.machine.images:
-        raise IllegalMoveError(f"{record.key} was changed or used meanwhile")
+    return replace(disk, after=disk_swap.inode_of(disk.new), sign=disk_swap.sign_of(disk.new))

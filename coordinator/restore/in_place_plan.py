@@ -52,7 +52,7 @@ def plan_disks(
 
     Raises `IllegalMoveError` that says why not, `CopyError` if the copy is damaged, `NasError`.
     """
-    _require_plain_disks(site, record, machine)
+    require_plain_disks(site, record, machine)
     found = check_eligibility(machine, site.clock)
     if found.reason:
         raise IllegalMoveError(
@@ -90,7 +90,7 @@ def every_image(machine: Machine) -> tuple[Image, ...]:
     return (*machine.images, *(machine.settings.images.values() if machine.settings else ()))
 
 
-def _require_plain_disks(site: Site, record: VmRecord, machine: Machine) -> None:
+def require_plain_disks(site: Site, record: VmRecord, machine: Machine) -> None:
     """Raises `IllegalMoveError` if a disk is no ordinary one, or something else stands on it."""
     mine = {image.uuid: image for image in machine.images}
     for chain in machine.chains:

@@ -59,7 +59,8 @@ def refuse_unfinished(swap: Swap | None, record: VmRecord, wanted: str) -> None:
         raise IllegalMoveError(
             f"{record.key} was taken back to {swap.stamp} at {swap.done}{other}, and its disks of "
             f"before are still there: {', '.join(disk_swap.left_of_old(swap)) or 'none of them'}",
-            hint=f"vmbackup-admin restore --into --finish {quoted(record.key)} removes them",
+            hint=f"vmbackup-admin restore --into --finish {quoted(record.key)} removes them; "
+            f"--undo in its place gives them back to the VM",
         )
 
 
@@ -120,7 +121,7 @@ def finish(site: Site, vm: str, note: SwapNote, *, only_look: bool) -> Swap:
             f"the disks of {vm} are not all there: those of before may be the only ones",
             hint=f"look at them, and remove what is not needed: {note.path} has their names",
         )
-    _require_unused(site, vm, swap)
+    require_unused(site, vm, swap, "--finish")
     if not only_look:
         disk_swap.remove_old(swap)
         note.remove()
@@ -146,8 +147,11 @@ def record_it(site: Site, record: VmRecord, swap: Swap) -> None:
     site.database.commit_once(change, f"restore {record.key} {swap.stamp} in place", "restore")
 
 
-def _require_unused(site: Site, vm: str, swap: Swap) -> None:
-    """Raises `IllegalMoveError` if VirtualBox has an old disk as one of a VM, by whatever name."""
+def require_unused(site: Site, vm: str, swap: Swap, then: str) -> None:
+    """Raises `IllegalMoveError` if VirtualBox has an old disk as one of a VM, by whatever name.
+
+    `then`: with which option the command is given again.
+    """
     old = disk_swap.left_of_old(swap)
     known = {os.path.realpath(path) for path in old} | {*map(_identity, old)} - {None}
     if not known:
@@ -158,9 +162,9 @@ def _require_unused(site: Site, vm: str, swap: Swap) -> None:
             if os.path.realpath(place) in known or _identity(place) in known:
                 raise IllegalMoveError(
                     f"a disk that {vm} had before, {place}, is one of "
-                    f"{machine.name or machine.uuid} by now: it is not removed",
+                    f"{machine.name or machine.uuid} by now: it is left alone",
                     hint=f"detach it there, and close it in VirtualBox; or keep it: move it "
-                    f"elsewhere. Then: vmbackup-admin restore --into --finish {quoted(vm)}",
+                    f"elsewhere. Then: vmbackup-admin restore --into {then} {quoted(vm)}",
                 )
 
 

@@ -43,7 +43,8 @@ def found(state_directory: Path, keys: Mapping[str, str]) -> list[Waiting]:
             continue
         if swap is not None:
             vm = keys.get(swap.uuid, swap.uuid)
-            waiting.append(_done(swap, vm) if swap.done else _under_way(swap, vm))
+            over = swap.done and not swap.undoing
+            waiting.append(_done(swap, vm) if over else _under_way(swap, vm))
     return waiting
 
 
@@ -54,14 +55,17 @@ def _done(swap: Swap, vm: str) -> Waiting:
     return Waiting(
         f"{printable(swap.name)} was taken back to {swap.stamp} at {swap.done}, and {kept}",
         f"when it is as it shall be: `vmbackup-admin restore --into --finish {quoted(vm)}`"
-        + (" removes them" if old else ""),
+        + (" removes them; if it shall have them again: --undo" if old else ""),
         {**_facts(swap, vm), "disks": list(old), "size": size},
     )
 
 
 def _under_way(swap: Swap, vm: str) -> Waiting:
+    what = f"taken back to {swap.stamp}"
+    if swap.undoing:
+        what = f"given its disks of before {swap.stamp} again"
     return Waiting(
-        f"{printable(swap.name)} is being taken back to {swap.stamp}, or that was broken off",
+        f"{printable(swap.name)} is being {what}, or that was broken off",
         "if nobody does it now, the next database worker of this host settles it",
         {**_facts(swap, vm), "disks": [], "size": 0},
     )

@@ -187,10 +187,17 @@ def _copies(old: VmRecord, new: VmRecord, reason: str) -> Iterator[tuple[str, st
             yield "lost", f"copy {stamp} does not count any more", stamp
         else:
             yield "vanished", f"copy {stamp} is gone", stamp
+
+
+def _restorations(old: VmRecord, new: VmRecord, _: str) -> Iterator[tuple[str, str, str]]:
+    """What became of its copies as VMs."""
     if new.restored is not None and new.restored != old.restored:
         made = new.restored
         what = f"copy {made.stamp} restored on {made.node} as {made.name}"
         yield "restored", what, made.stamp
+    if new.restored is None and old.restored is not None:
+        stamp = old.restored.stamp
+        yield "undone", f"what it had before it was taken back to {stamp} is back", stamp
 
 
 def _holds(old: VmRecord, new: VmRecord, _: str) -> Iterator[tuple[str, str, str]]:
@@ -225,6 +232,7 @@ _SAYS: Final[tuple[Callable[[VmRecord, VmRecord, str], Iterator[tuple[str, str, 
     _use,
     _backup,
     _copies,
+    _restorations,
     _holds,
     _archive,
 )

@@ -88,6 +88,15 @@ def put_back(swap: Swap) -> None:
     _bring_back(first)
 
 
+def undo(swap: Swap, settled: Callable[[], None]) -> None:
+    """Puts the old disks in the place of the new ones, of which each is in place.
+
+    Like `swap_disks`, with the new disks for the old ones: whatever is raised, all of them are in
+    place again. The swap is noted as being undone before.
+    """
+    swap_disks(swap.way_back, settled)
+
+
 def remove_new(swap: Swap) -> None:
     """Removes the new disks, none of which is in place. Raises `SwapError`."""
     for disk in swap.disks:
@@ -113,20 +122,28 @@ def left_of_old(swap: Swap) -> tuple[str, ...]:
 def resume(note: SwapNote, swap: Swap, when: str) -> Swap | None:
     """Makes of a swap that was broken off none, or a whole one: what is noted then.
 
-    The old disks are put back unless all new ones are in place. Nobody else works on it. Raises
-    `SwapError`, and it stays noted, unless each disk was found; `ConfigurationError`.
+    The old disks are put back unless all new ones are in place; while it is being undone, the new
+    ones unless all old ones are. Nobody else works on it. Raises `SwapError`, and it stays noted,
+    unless each disk was found; `ConfigurationError`.
     """
-    if swap.done:
+    if swap.done and not swap.undoing:
         return swap
     try:
-        if present_disks(swap) is PresentDisks.NEW:
+        if swap.undoing:
+            if present_disks(swap.way_back) is not PresentDisks.NEW:
+                put_back(swap.way_back)
+                return note.write(replace(swap, undoing=""))
+        elif present_disks(swap) is PresentDisks.NEW:
             return note.write(replace(swap, done=when))
-        put_back(swap)
+        else:
+            put_back(swap)
         remove_new(swap)
     except SwapError as error:
+        undoing = f"given its disks of before {swap.stamp} again"
+        what = f"was being {undoing if swap.undoing else f'taken back to {swap.stamp}'}"
         raise SwapError(
-            f"{swap.name} was being taken back to {swap.stamp} when that was broken off, and it "
-            f"has not all its disks: {error.message}",
+            f"{swap.name} {what} when that was broken off, and it has not all its disks: "
+            f"{error.message}",
             hint=f"{error.hint or _BRING_BACK}. If the VM is not wanted any more: remove "
             f"{note.path}",
         ) from None
@@ -140,6 +157,15 @@ def inode_of(path: str) -> int:
     if not found:
         raise SwapError(f"{path} is not there")
     return found
+
+
+def sign_of(path: str) -> str:
+    """By what it is seen that a file was written; empty if it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _inode(path: str) -> int:

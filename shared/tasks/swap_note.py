@@ -6,7 +6,7 @@ to become of it (`disk_swap`).
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -33,6 +33,7 @@ class SwappedDisk(Document):
     """One disk: its place, and where the new one and the old one are while they are not there.
 
     `before` and `after` are the inodes of the old and the new one; 0: the new one is not whole yet.
+    `sign` is size and time of the new one, when nobody had used it; empty: that is not known.
     """
 
     place: _Path
@@ -40,13 +41,16 @@ class SwappedDisk(Document):
     old: _Path
     before: Count
     after: Count = 0
+    sign: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Swap(Document):
     """The VM `uuid`, called `name`, gets the disks of its copy `stamp`.
 
-    `done`: when all were in place; empty: not yet.
+    `done`: when all were in place; empty: not yet. `started`: when the VM had been started or
+    stopped last, as its settings had it then. `undoing`: since when it gets its old disks again;
+    empty: it does not. An older program leaves alone what is done, this included.
     """
 
     uuid: str
@@ -54,6 +58,17 @@ class Swap(Document):
     stamp: str
     disks: Annotated[tuple[SwappedDisk, ...], FROM_JSON, FieldCheck(bool, "empty")]
     done: str = ""
+    started: str = ""
+    undoing: str = ""
+
+    @property
+    def way_back(self) -> "Swap":
+        """The same the other way round: the old disks in the place of the new ones."""
+        disks = (
+            SwappedDisk(disk.place, disk.old, disk.new, disk.after, disk.before)
+            for disk in self.disks
+        )
+        return replace(self, disks=tuple(disks))
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ TRIAL: Final = "trial"
 _BOOT: Final = (ADMIN, "boot", VM, "--as", TRIAL, "--to", ELSEWHERE)
 _INTO: Final = (ADMIN, "restore", "--into", VM, "--discard-present-state")
 _FINISH_INTO: Final = (ADMIN, "restore", "--into", VM, "--finish")
+_UNDO_INTO: Final = (ADMIN, "restore", "--into", VM, "--undo")
 
 
 def require_fuse() -> None:
@@ -293,6 +294,17 @@ def is_the_copy(world: World) -> None:
     assert not list(swap_note.noted(world.notes))
 
 
+def is_what_it_was(world: World) -> None:
+    """It has its disks of before; where the command was killed before that, it is given again."""
+    all_or_none(world)
+    if list(swap_note.noted(world.notes)):
+        world.must(*_UNDO_INTO)
+    expected = json.loads(_reference(world).read_text(encoding="utf-8"))
+    assert _on_disks(world) == expected["of before"]
+    assert sorted(path for path in world.host.vms.iterdir() if path.is_file()) == _disks(world)
+    assert not list(swap_note.noted(world.notes))
+
+
 def _disks(world: World) -> list[Path]:
     disk = machine(world).disk
     return [disk.with_name(f"{disk.stem}-second.vdi"), disk]
@@ -389,6 +401,18 @@ SCENARIOS: Final = (
         every=44,
         at_once=all_or_none,
         settled=is_the_copy,
+        **_KIND,
+    ),
+    Scenario(
+        "restore --into --undo",
+        _UNDO_INTO,
+        taken_back,
+        {VM: "CLEAN"},
+        (ExitCode.DONE, ExitCode.STATE_REFUSED),
+        every=20,
+        at_once=all_or_none,
+        settled=is_what_it_was,
+        put_back=known_anew,
         **_KIND,
     ),
     Scenario(

@@ -83,3 +83,15 @@ def restored(contents: Contents, key: str, what: Restoration) -> Contents:
     """
     record = contents.vms.get(key)
     return contents if record is None else contents.with_vm(replace(record, restored=what))
+
+
+def not_restored(contents: Contents, key: str, stamp: str, uuid: str) -> Contents:
+    """Notes that a VM that was taken back to a copy in place has what it had before again.
+
+    Changes nothing if the VM was forgotten meanwhile, or restored in another way since.
+    """
+    record = contents.vms.get(key)
+    was = record.restored if record is not None else None
+    if record is None or was is None or (was.stamp, was.uuid) != (stamp, uuid):
+        return contents
+    return contents.with_vm(replace(record, restored=None))

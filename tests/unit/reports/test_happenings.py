@@ -156,6 +156,12 @@ def but(record: VmRecord, **values: Any) -> VmRecord:
             [("restored", f"copy {OLD} restored on beta as web-2")],
         ),
         (
+            but(VM, restored=Restoration(OLD, "beta", "web-2", "u", WHEN)),
+            VM,
+            "",
+            [("undone", f"what it had before it was taken back to {OLD} is back")],
+        ),
+        (
             VM,
             but(VM, holds=(HOLD,)),
             "",

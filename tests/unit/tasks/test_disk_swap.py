@@ -245,3 +245,74 @@ def test_a_note_that_cannot_be_used_is_an_error_that_says_what_to_look_for(tmp_p
     note.path.write_text("{")
     with pytest.raises(ConfigurationError, match="cannot be used"):
         note.read()
+
+
+class TestUndone:
+    """The old disks in the place of the new ones: the same promises the other way round."""
+
+    @pytest.fixture
+    def done(self, swap: Swap, tmp_path: Path) -> SwapNote:
+        """It was taken back, and is about to be undone."""
+        disk_swap.swap_disks(swap, lambda: None)
+        note = SwapNote.of(tmp_path / "state", swap.uuid)
+        note.write(replace(swap, done=NOW, undoing=NOW))
+        return note
+
+    def test_the_old_disks_are_back(self, swap: Swap, done: SwapNote) -> None:
+        def settled() -> None:
+            assert disks(swap)[0] == b"", "the VM cannot be started"
+
+        disk_swap.undo(swap, settled)
+        assert set(disks(swap)) == {b"old"}
+        assert disk_swap.resume(done, replace(swap, done=NOW, undoing=NOW), NOW) is None
+        assert [path.name for path in Path(swap.disks[0].place).parent.iterdir()] == ["disk.vdi"]
+
+    def test_what_is_not_settled_changes_nothing(self, swap: Swap, done: SwapNote) -> None:
+        def settled() -> None:
+            raise SwapError("it runs")
+
+        with pytest.raises(SwapError, match="it runs"):
+            disk_swap.undo(swap, settled)
+        assert set(disks(swap)) == {b"new"}
+        kept = disk_swap.resume(done, replace(swap, done=NOW, undoing=NOW), NOW)
+        assert kept == done.read() == replace(swap, done=NOW)
+        assert len(disk_swap.left_of_old(swap)) == len(swap.disks)
+
+    @pytest.mark.broad
+    @pytest.mark.parametrize("step", range(7))
+    def test_killed_anywhere_it_has_all_old_or_all_new_disks_or_no_first_one(
+        self, swap: Swap, done: SwapNote, tmp_path: Path, step: int
+    ) -> None:
+        undoing = done.read()
+        assert undoing
+        killed = killed_before(step, lambda: disk_swap.undo(undoing, lambda: None))
+        assert killed == (step < 2 * len(swap.disks))
+        found = disks(swap)
+        assert set(found) in ({b"old"}, {b"new"}) or found[0] == b""
+        for other in range(9):  # and killed again, while that is put right
+            if not killed_before(other, lambda: disk_swap.resume(done, undoing, NOW)):
+                break
+            found = disks(swap)
+            assert set(found) in ({b"old"}, {b"new"}) or found[0] == b""
+        noted = done.read()
+        assert noted == (replace(swap, done=NOW) if killed else None)
+        assert set(disks(swap)) == ({b"new"} if killed else {b"old"})
+        assert sorted(path.suffix for path in tmp_path.glob("vms/*/*")) == sorted(
+            [".vdi", *([".old"] if killed else [])] * len(swap.disks)
+        ), "nothing of what the user had is removed"
+
+    def test_while_the_disks_are_away_it_stays_noted(
+        self, swap: Swap, done: SwapNote, tmp_path: Path
+    ) -> None:
+        undoing = done.read()
+        assert undoing
+        (tmp_path / "vms").rename(tmp_path / "away")
+        with pytest.raises(SwapError, match="web was being given its disks of before 2026"):
+            disk_swap.resume(done, undoing, NOW)
+        assert done.read() == undoing
+
+    def test_an_older_program_leaves_it_alone(self, done: SwapNote) -> None:
+        """It goes by `done`, which stays: it would remove the old disks else."""
+        undoing = done.read()
+        assert undoing
+        assert undoing.done == NOW
