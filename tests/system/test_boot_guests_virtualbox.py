@@ -55,6 +55,8 @@ def test_firmware_finds_its_guest_by_the_variables_of_the_copy(fleet: Fleet, pla
     _, second = fleet.members.values()
     booted = begun(second, "web01", place)
     booted.let_it_count(600)
+    # Firmware may print dots, too.
+    wait_for(lambda: b"B.." in booted.vm.serial.read_bytes(), "its guest to count", 600)
     booted.fill()
     booted.vm.stop()
     wait_for(lambda: not (booted.folder / "filling").exists(), "it to be settled by its server")
