@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.export.delta import DeltaPlan
-from shared.export.exporter import Exporter, RunningExport, VBoxManageExporter
+from shared.export.exporter import Exporter, VBoxManageExporter
 from shared.export.parallel import ParallelExporter
 from shared.host.clock import SystemClock
 from shared.host.processes import SubprocessRunner
@@ -153,15 +153,6 @@ def _digest(path: Path) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     path.unlink()
     return digest
-
-
-def finish(export: RunningExport, seconds: float = 120) -> RunningExport:
-    """Waits for its end."""
-    end = time.monotonic() + seconds
-    while not export.poll():
-        assert time.monotonic() < end, "the export takes too long"
-        time.sleep(0.02)
-    return export
 
 
 def texts(seed: int, size: int) -> bytes:

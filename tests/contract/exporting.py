@@ -6,12 +6,12 @@ import re
 import signal
 import subprocess
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from tests.support.hosts import VirtualBoxHost, VirtualMachine
+from tests.support.waiting import wait_for
 
 Seen = TypeVar("Seen")
 PROGRESS = "0%...10%...20%...30%...40%...50%...60%...70%...80%...90%...100%\n"
@@ -49,7 +49,7 @@ class Export:
     def _begin(self) -> None:
         for _ in range(_ATTEMPTS):
             self.process = self._start()
-            self.wait_for(
+            wait_for(
                 lambda: (
                     self.process.poll() is not None
                     or (size(self.target) > 100_000 and self._holds_disk())
@@ -101,12 +101,6 @@ class Export:
             in self.host.run("showmediuminfo", "disk", self.disk, check=False).stdout
         )
 
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < end, self.target
-            time.sleep(0.05)
-
     def finish(self) -> tuple[int, str, str]:
         """Waits for the end: status, stdout, stderr."""
         stdout, stderr = self.process.communicate(timeout=120)
@@ -122,7 +116,7 @@ class Export:
         with self.process as process:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-        self.wait_for(lambda: not self._holds_disk())
+        wait_for(lambda: not self._holds_disk())
 
 
 def size(path: Path) -> int:

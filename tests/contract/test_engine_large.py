@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from shared.ova.check import check_ova
-from tests.contract.engine_vms import Bench, finish, qemu, write_blocks
+from tests.contract.engine_vms import Bench, qemu, write_blocks
 from tests.contract.test_engines import qemu_img  # noqa: F401 - a fixture
 from tests.support.proving import only_when_proving
 from tests.support.virtualbox import RealHost
+from tests.support.waiting import ended
 
 pytestmark = [
     pytest.mark.timeout(3600),
@@ -50,7 +51,7 @@ def test_a_copy_of_more_than_8_gib_is_imported(
             disk, {2 * number: os.urandom(2**20) for number in range(start, start + count)}
         )
     copy = host.folder / "large.ova"
-    finish(bench.parallel().start(bench.machine(uuid), copy), seconds=1200).result()
+    ended(bench.parallel().start(bench.machine(uuid), copy), seconds=1200).result()
     assert max(member.size for member in check_ova(host.folder, copy.name).members) > 8 * GIB
     words = [copy, "--vsys=0", "--vmname=restored", f"--basefolder={host.vms}"]
     host.run("import", *words, timeout=1800)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from shared.export.delta import DeltaPlan
-from tests.contract.engine_vms import MIB, Bench, change, finish, texts
+from tests.contract.engine_vms import MIB, Bench, change, texts
 from tests.support.packages import require
 from tests.support.virtualbox import RealHost
+from tests.support.waiting import ended
 
 pytestmark = pytest.mark.virtualbox
 
@@ -58,14 +59,14 @@ def test_what_did_not_change_is_stored_once(
     uuid = bench.create("shared")
     disk = bench.disk(uuid, texts(10, 120 * MIB))
     exporter = bench.parallel(plan=DeltaPlan(xfs / "1.index", aligned=aligned))
-    finish(exporter.start(bench.machine(uuid), xfs / "1.ova")).result()
+    ended(exporter.start(bench.machine(uuid), xfs / "1.ova")).result()
     change(
         disk, 20, 1500
     )  # what follows is shifted by some sectors, and not by a block of the file system
     before, size = used(xfs), (xfs / "1.ova").stat().st_size
     assert size > 15 * SLACK
     again = DeltaPlan(xfs / "2.index", xfs / "1.ova", xfs / "1.index", aligned=aligned)
-    finish(bench.parallel(plan=again).start(bench.machine(uuid), xfs / "2.ova")).result()
+    ended(bench.parallel(plan=again).start(bench.machine(uuid), xfs / "2.ova")).result()
     grown = used(xfs) - before
     if aligned:
         assert grown < size * 0.05 + SLACK

@@ -14,9 +14,10 @@ from shared.export.description import take_description
 from shared.export.parallel import ParallelExport
 from shared.ova.compression import Codec, best_codec
 from shared.virtualbox.export_errors import ExportCanceledError, ExportError, VmRunsError
-from tests.contract.engine_vms import Bench, finish
+from tests.contract.engine_vms import Bench
 from tests.contract.exporting import medium_state
-from tests.support.virtualbox import RealVm, Testbed, wait_for
+from tests.support.virtualbox import RealVm, Testbed
+from tests.support.waiting import ended, wait_for
 
 pytestmark = pytest.mark.virtualbox
 
@@ -57,7 +58,7 @@ class Pausing:
 
     def go_on(self) -> ParallelExport:
         self._go.set()
-        finish(self.export)
+        ended(self.export)
         return self.export
 
 
@@ -184,7 +185,7 @@ def test_a_running_vm_is_refused(bench: Bench, vm: RealVm) -> None:
     vm.start()
     export = bench.parallel().start(bench.machine(vm.uuid), bench.host.folder / "running.ova")
     with pytest.raises(VmRunsError):
-        finish(export).result()
+        ended(export).result()
     vm.stop()
     assert not (bench.host.folder / "running.ova").exists()
 
@@ -192,7 +193,7 @@ def test_a_running_vm_is_refused(bench: Bench, vm: RealVm) -> None:
 def test_nothing_of_an_export_is_left(bench: Bench, vm: RealVm) -> None:
     before = {thread.name for thread in threading.enumerate()}
     files = len(os.listdir("/proc/self/fd"))
-    finish(bench.parallel().start(bench.machine(vm.uuid), bench.host.folder / "left.ova")).result()
+    ended(bench.parallel().start(bench.machine(vm.uuid), bench.host.folder / "left.ova")).result()
     time.sleep(0.1)
     assert {thread.name for thread in threading.enumerate()} == before
     assert len(os.listdir("/proc/self/fd")) == files

@@ -14,21 +14,11 @@ import pytest
 from shared.export.delta import DeltaPlan
 from shared.ova.check import check_ova
 from shared.ova.compression import zlib_codec
-from tests.contract.engine_vms import (
-    KINDS,
-    MIB,
-    Bench,
-    Build,
-    change,
-    finish,
-    qemu,
-    same,
-    texts,
-    unpack,
-)
+from tests.contract.engine_vms import KINDS, MIB, Bench, Build, change, qemu, same, texts, unpack
 from tests.contract.exporting import check_manifest, members
 from tests.support.packages import require
 from tests.support.virtualbox import RealVm, Testbed
+from tests.support.waiting import ended
 
 pytestmark = pytest.mark.virtualbox
 
@@ -64,7 +54,7 @@ def copies(bench: Bench, vm: str) -> dict[str, Path]:
     for name in ("vboxmanage", "parallel"):
         made[name] = folder / f"{vm}-{name}.ova"
         if not made[name].exists():
-            finish(bench.exporter(name).start(bench.machine(vm), made[name])).result()
+            ended(bench.exporter(name).start(bench.machine(vm), made[name])).result()
     return made
 
 
@@ -119,7 +109,7 @@ def test_a_restored_vm_boots(bench: Bench) -> None:
     counted = vm.counter()
     assert counted > 0
     copy = bench.host.folder / "boots.ova"
-    finish(bench.parallel().start(bench.machine(vm.uuid), copy)).result()
+    ended(bench.parallel().start(bench.machine(vm.uuid), copy)).result()
     restored = RealVm(bench.host, bench.restore(copy, "boots again"), "boots again")
     assert restored.counter() == counted
     serial = bench.host.vms / f"{restored.uuid}.serial"
@@ -148,7 +138,7 @@ def test_a_clone_is_exported_under_the_name_of_its_vm(bench: Bench) -> None:
     )
     copy = bench.host.folder / "live.ova"
     expected = bench.digests(clone)
-    finish(bench.parallel().start(bench.machine(clone), copy, vm_name="live & well")).result()
+    ended(bench.parallel().start(bench.machine(clone), copy, vm_name="live & well")).result()
     assert vm.info("VMState") == "running"
     assert members(copy) == ["live_well.ovf", "live_well-disk001.vmdk", "live_well.mf"]
     bench.host.run("unregistervm", clone, "--delete")
@@ -173,7 +163,7 @@ def test_names_with_which_virtualbox_s_own_copy_cannot_be_restored(bench: Bench,
     bench.host.run("modifynvram", uuid, "inituefivarstore")
     bench.disk(uuid, texts(8, 4 * MIB))
     copy = bench.host.folder / f"{uuid}.ova"
-    finish(bench.parallel().start(bench.machine(uuid), copy)).result()
+    ended(bench.parallel().start(bench.machine(uuid), copy)).result()
     check_manifest(copy)
     restored = bench.restore(copy, f"restored {uuid}")
     assert list(bench.digests(restored).values()) == list(bench.digests(uuid).values())
@@ -183,7 +173,7 @@ def test_without_isal_and_on_one_core(bench: Bench) -> None:
     uuid = bench.create("zlib")
     bench.disk(uuid, texts(9, 20 * MIB))
     copy = bench.host.folder / "zlib.ova"
-    finish(bench.parallel(zlib_codec(6), cores=1).start(bench.machine(uuid), copy)).result()
+    ended(bench.parallel(zlib_codec(6), cores=1).start(bench.machine(uuid), copy)).result()
     restored = bench.restore(copy, "zlib restored")
     assert list(bench.digests(restored).values()) == list(bench.digests(uuid).values())
 
@@ -191,7 +181,7 @@ def test_without_isal_and_on_one_core(bench: Bench) -> None:
 def test_a_changed_byte_is_found_by_virtualbox_through_our_manifest(bench: Bench) -> None:
     vm = bench.host.make_vm("tampered")
     copy = bench.host.folder / "tampered.ova"
-    finish(bench.parallel().start(bench.machine(vm.uuid), copy)).result()
+    ended(bench.parallel().start(bench.machine(vm.uuid), copy)).result()
     data = bytearray(copy.read_bytes())
     end_of_disk = data.rindex(b"KDMV") + 600  # behind the footer: nothing but the digest covers it
     data[end_of_disk] ^= 1
@@ -219,10 +209,10 @@ def test_a_copy_that_takes_over_bytes_of_the_one_before_and_is_laid_out_for_shar
     folder = bench.host.folder / "deltas"
     folder.mkdir()
     plan = DeltaPlan(folder / "1.index", aligned=True)
-    finish(bench.parallel(plan=plan).start(bench.machine(uuid), folder / "1.ova")).result()
+    ended(bench.parallel(plan=plan).start(bench.machine(uuid), folder / "1.ova")).result()
     change(disk, 1)
     again = DeltaPlan(folder / "2.index", folder / "1.ova", folder / "1.index", aligned=True)
-    traffic = finish(
+    traffic = ended(
         bench.parallel(plan=again).start(bench.machine(uuid), folder / "2.ova")
     ).result()
     assert traffic.copied > 0.9 * (folder / "2.ova").stat().st_size

@@ -11,6 +11,7 @@ import pytest
 from tests.contract.conftest import make_slow_vm
 from tests.contract.exporting import Export, check_manifest, medium_state, size
 from tests.support.hosts import VirtualBoxHost, VirtualMachine
+from tests.support.waiting import wait_for
 
 Begin = Callable[..., Export]
 
@@ -106,7 +107,7 @@ def test_killing_vboxmanage_leaves_orphans_that_go_on_to_the_end(
         assert (status, stdout) == (-number, "")
     assert medium_state(host, slow_vm.disk) == "locked read"
     sizes = [size(export.target) for export in exports.values()]
-    exports[signal.SIGHUP].wait_for(lambda: medium_state(host, slow_vm.disk) == "created")
+    wait_for(lambda: medium_state(host, slow_vm.disk) == "created")
     assert all(
         size(export.target) > before for export, before in zip(exports.values(), sizes, strict=True)
     )

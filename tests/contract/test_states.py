@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.hosts import VirtualBoxHost, VirtualMachine
-from tests.support.virtualbox import wait_for
+from tests.support.waiting import wait_for
 
 
 @dataclass(frozen=True)

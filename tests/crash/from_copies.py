@@ -37,7 +37,7 @@ from tests.crash.world import World
 from tests.support.packages import require
 from tests.support.simulated import SimulatedVm
 from tests.support.simulated import disks as images
-from tests.support.virtualbox import wait_for
+from tests.support.waiting import wait_for
 
 TRIAL: Final = "trial"
 _BOOT: Final = (ADMIN, "boot", VM, "--as", TRIAL, "--to", ELSEWHERE)

@@ -20,7 +20,8 @@ from shared.copies import catalogue
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
 from tests.crash.promises import examine
 from tests.support.fleet import Fleet, Member
-from tests.support.virtualbox import RealHost, RealVm, wait_for
+from tests.support.virtualbox import RealHost, RealVm
+from tests.support.waiting import wait_for
 
 NAS_MIB: Final = 1024
 DISK_MIB: Final = 96

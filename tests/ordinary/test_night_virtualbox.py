@@ -15,7 +15,8 @@ import pytest
 from tests.ordinary import page
 from tests.ordinary.looking import Copy, good_copy
 from tests.support.fleet import Fleet, Member, Ran
-from tests.support.virtualbox import RealHost, RealVm, wait_for
+from tests.support.virtualbox import RealHost, RealVm
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.virtualbox
 

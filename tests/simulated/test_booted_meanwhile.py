@@ -16,7 +16,7 @@ from tests.simulated.conftest import Rig
 from tests.simulated.test_unlisted import admin, ask
 from tests.support.packages import require
 from tests.support.simulated.host import SimulatedVm
-from tests.support.virtualbox import wait_for
+from tests.support.waiting import wait_for
 from worker.backup import worker as backup
 
 

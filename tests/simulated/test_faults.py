@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.simulated import SimulatedHost, SimulatedVm
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture
@@ -37,10 +38,7 @@ def start_export(host: SimulatedHost, vm: SimulatedVm, target: Path) -> "subproc
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    end = time.monotonic() + 20
-    while not (target.exists() and target.stat().st_size > 100_000):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_for(lambda: target.exists() and target.stat().st_size > 100_000, "the export to begin")
     return process
 
 
@@ -109,9 +107,7 @@ def test_hanging_export_can_be_cancelled(
     host.fault(export_hangs_at=30)
     target = tmp_path / "x.ova"
     process = start_export(host, vm, target)
-    end = time.monotonic() + 20
-    while grows(target):
-        assert time.monotonic() < end
+    wait_for(lambda: not grows(target), "the export to hang")
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=10)

@@ -8,13 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from tests.simulated.conftest import Rig
 from tests.support.simulated import SimulatedVm
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("hang_up_heeded")
 
@@ -46,13 +46,6 @@ def program(
     )
 
 
-def until(what: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def exported(rig: Rig) -> SimulatedVm:
     """A running VM that is due, and whose export takes longer than the test."""
@@ -71,7 +64,7 @@ def test_a_vm_that_was_saved_for_its_export_runs_again_after_a_hang_up(
     rig: Rig, exported: SimulatedVm, worker: str, number: signal.Signals
 ) -> None:
     process = program(rig, worker, running="savestate")
-    until(rig.host().exports)
+    wait_for(rig.host().exports)
     assert exported.info("VMState") == "saved"
     os.killpg(process.pid, number)  # the terminal tells the whole group
     os.killpg(process.pid, number)  # and the shell does so once more
@@ -89,7 +82,7 @@ def test_what_was_started_with_nohup_is_not_ended_by_a_hang_up(
 ) -> None:
     rig.host().fault(exported, export_seconds=2)
     process = program(rig, "run", before=["nohup"], running="savestate")
-    until(rig.host().exports)
+    wait_for(rig.host().exports)
     os.killpg(process.pid, signal.SIGHUP)
     _, said = process.communicate(timeout=60)
     assert process.returncode in (0, 4), said

@@ -37,6 +37,7 @@ from tests.simulated.conftest import Rig
 from tests.simulated.test_unlisted import admin
 from tests.simulated.test_verify import back_up, damage, two_copies
 from tests.support.simulated.power import SCREEN
+from tests.support.waiting import wait_for
 from worker import database, vmfind
 from worker.backup import worker as backup
 
@@ -796,10 +797,7 @@ def test_one_rehearsal_at_a_time_on_a_host(rig: Rig, say: Callable[..., None], s
 
     thread = threading.Thread(target=stall)
     thread.start()
-    end = time.monotonic() + 20
-    while not list((rig.folder / "state-alpha" / "rehearsals").glob("*/disk.vdi")):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(lambda: list((rig.folder / "state-alpha" / "rehearsals").glob("*/disk.vdi")))
     with pytest.raises(LockedError, match="another rehearsal"):
         rehearse(rig.site())
     thread.join()

@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
+from tests.support.waiting import wait_for
 
 TOOLS = Path(__file__).resolve().parents[2] / "deploy" / "testbed" / "virtualbox"
 _numbers = itertools.count(1)
@@ -348,14 +349,6 @@ class RealVm:
         return next(
             process for process in self.host.processes(word=self.uuid) if process not in commands
         )
-
-
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 180) -> None:
-    """Polls until the condition holds; AssertionError after `seconds`."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
-        time.sleep(0.05)
 
 
 @contextmanager

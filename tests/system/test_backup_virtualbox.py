@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from tests.support.fleet import Fleet
-from tests.support.virtualbox import RealHost, stopped, wait_for
+from tests.support.virtualbox import RealHost, stopped
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.virtualbox
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.fleet import Fleet
 from tests.support.relay import relay
-from tests.support.virtualbox import wait_for
+from tests.support.waiting import wait_for
 from tests.system.test_boot_virtualbox import begun, counted, fleet, place
 
 __all__ = ["fleet", "place"]

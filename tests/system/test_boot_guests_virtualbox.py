@@ -11,7 +11,8 @@ from tests.support.efi_guest import make_efi_vm, started
 from tests.support.fleet import Fleet
 from tests.support.grub_guest import make_grub_vm, strokes
 from tests.support.proving import only_when_proving
-from tests.support.virtualbox import RealHost, RealVm, wait_for
+from tests.support.virtualbox import RealHost, RealVm
+from tests.support.waiting import wait_for
 from tests.system.test_boot_virtualbox import begun, fleet, place
 
 __all__ = ["fleet", "place"]

@@ -9,7 +9,8 @@ import pytest
 
 from coordinator.booting import locks
 from tests.support.fleet import Fleet
-from tests.support.virtualbox import RealHost, wait_for
+from tests.support.virtualbox import RealHost
+from tests.support.waiting import wait_for
 from tests.system.test_boot_virtualbox import begun, fleet, place
 
 __all__ = ["fleet", "place"]

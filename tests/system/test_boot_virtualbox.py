@@ -21,8 +21,9 @@ from shared.tasks.boot_mounts import SUBTYPE
 from tests.support.fleet import Fleet, Member
 from tests.support.packages import require
 from tests.support.served import shared_place
-from tests.support.virtualbox import RealHost, RealVm, wait_for
+from tests.support.virtualbox import RealHost, RealVm
 from tests.support.vm_settings import disks_of
+from tests.support.waiting import wait_for
 from tests.system.test_restored_settings_virtualbox import add_disk
 
 pytestmark = pytest.mark.virtualbox

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from deploy.documents import ROOT
-from tests.support.virtualbox import Testbed, wait_for
+from tests.support.virtualbox import Testbed
+from tests.support.waiting import wait_for
 
 
 def demo(folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":

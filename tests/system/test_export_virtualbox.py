@@ -19,7 +19,8 @@ from shared.virtualbox.export_errors import (
     VmRunsError,
 )
 from tests.support.looks import look_at, vboxmanage_of
-from tests.support.virtualbox import RealHost, RealVm, wait_for
+from tests.support.virtualbox import RealHost, RealVm
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.virtualbox
 

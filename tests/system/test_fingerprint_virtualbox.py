@@ -11,7 +11,8 @@ import pytest
 
 from shared.virtualbox.fingerprint import differences
 from tests.support.looks import fingerprint, look_at
-from tests.support.virtualbox import RealHost, RealVm, wait_for
+from tests.support.virtualbox import RealHost, RealVm
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.virtualbox
 

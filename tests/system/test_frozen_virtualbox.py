@@ -15,7 +15,8 @@ from tests.support.file_systems import mounted
 from tests.support.fleet import Fleet
 from tests.support.packages import require
 from tests.support.proving import only_when_proving
-from tests.support.virtualbox import RealHost, RealVm, Testbed, stopped, wait_for
+from tests.support.virtualbox import RealHost, RealVm, Testbed, stopped
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.virtualbox
 

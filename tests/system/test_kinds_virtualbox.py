@@ -7,7 +7,8 @@ import pytest
 
 from shared.virtualbox.settings import parse_machine
 from tests.support.fleet import Fleet, Member
-from tests.support.virtualbox import RealHost, RealVm, wait_for
+from tests.support.virtualbox import RealHost, RealVm
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.virtualbox
 

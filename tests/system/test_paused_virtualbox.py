@@ -13,7 +13,8 @@ from shared.copies.sidecar import Sidecar
 from tests.support.file_systems import mounted
 from tests.support.fleet import Fleet, Member
 from tests.support.packages import require
-from tests.support.virtualbox import RealVm, Testbed, wait_for
+from tests.support.virtualbox import RealVm, Testbed
+from tests.support.waiting import wait_for
 from tests.system.test_frozen_virtualbox import HostElsewhere, disk_of, raw
 from tests.system.test_running_virtualbox import pristine
 

@@ -17,7 +17,8 @@ from shared.export.exporter import VBoxManageExporter
 from shared.host.process_identity import ProcessIdentity
 from shared.virtualbox.export_checks import LONGEST_NAME_BYTES
 from tests.support.fleet import Fleet, Member
-from tests.support.virtualbox import RealHost, RealVm, wait_for
+from tests.support.virtualbox import RealHost, RealVm
+from tests.support.waiting import wait_for
 from tests.system.test_export_virtualbox import look_at, vboxmanage_of
 from worker.backup.priority import ExportPriority, find_writer
 from worker.backup.room import memory_of

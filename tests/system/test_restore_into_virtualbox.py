@@ -15,7 +15,8 @@ from shared.ova.vdi import VdiImage
 from shared.ova.vdi_writing import VdiFile
 from tests.support.fleet import Fleet, Member
 from tests.support.packages import require
-from tests.support.virtualbox import RealHost, RealVm, Testbed, wait_for
+from tests.support.virtualbox import RealHost, RealVm, Testbed
+from tests.support.waiting import wait_for
 from tests.system.test_frozen_virtualbox import host_on, raw
 
 pytestmark = pytest.mark.virtualbox

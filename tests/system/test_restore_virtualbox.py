@@ -20,7 +20,8 @@ from tests.support.copies import manifest, tar_file
 from tests.support.fleet import Fleet, Member
 from tests.support.packages import require
 from tests.support.served import shared_place
-from tests.support.virtualbox import RealHost, RealVm, stopped, wait_for
+from tests.support.virtualbox import RealHost, RealVm, stopped
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.virtualbox
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.fleet import Fleet, Member
-from tests.support.virtualbox import RealHost, RealVm, wait_for
+from tests.support.virtualbox import RealHost, RealVm
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.virtualbox
 

@@ -13,7 +13,8 @@ import pytest
 from shared.host.hedging import HedgingRunner
 from shared.host.processes import SubprocessRunner
 from shared.virtualbox.vboxmanage import VBoxManage
-from tests.support.virtualbox import RealHost, RealVm, wait_for
+from tests.support.virtualbox import RealHost, RealVm
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.virtualbox
 

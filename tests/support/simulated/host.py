@@ -16,6 +16,7 @@ from typing import Any
 from tests.support.simulated import disks, machines, power, settings
 from tests.support.simulated.faults import Faults, check_names
 from tests.support.simulated.state import Host, Machine, Medium, exports, opened
+from tests.support.waiting import wait_for
 
 _PROGRAM = Path(__file__).with_name("vboxmanage.py")
 
@@ -153,10 +154,7 @@ class SimulatedHost:
                     os.kill(export["pid"], signal.SIGKILL)
             for machine in host.machines.values():
                 machine.settle()
-            end = time.monotonic() + 10
-            while exports(host.home):
-                assert time.monotonic() < end
-                time.sleep(0.01)
+            wait_for(lambda: not exports(host.home), "exports to end", 10)
 
     def remove(self) -> None:
         self.lose_power()
@@ -197,12 +195,8 @@ class SimulatedVm:
         self.host.run("controlvm", self.uuid, "acpipowerbutton")
 
     def wait_for_state(self, *states: str) -> None:
-        end = time.monotonic() + 30
-        while self.info("VMState") not in states:
-            assert time.monotonic() < end, (
-                f"waited 30 s for {self.name} to be {' or '.join(states)}"
-            )
-            time.sleep(0.05)
+        wanted = f"{self.name} to be {' or '.join(states)}"
+        wait_for(lambda: self.info("VMState") in states, wanted, 30)
 
     def beats(self) -> int:
         with self.host.state(changes=False) as host:

@@ -25,7 +25,7 @@ from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
 from tests.support.copies import ova, vmdk
-from tests.support.virtualbox import wait_for
+from tests.support.waiting import wait_for
 from tests.system.nas.conftest import Share
 
 pytestmark = [

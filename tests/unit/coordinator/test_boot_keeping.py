@@ -24,8 +24,8 @@ from shared.tasks.boot_note import BootNote, Phase
 from shared.tasks.boot_progress import progress
 from shared.tasks.boots_here import shown
 from shared.virtualbox import scratch
+from tests.support.waiting import wait_for
 from tests.unit.coordinator.test_boot_settling import made, note
-from tests.unit.coordinator.test_mounting import wait_until
 
 __all__ = ["made", "note"]
 
@@ -99,7 +99,7 @@ class TestSettling:
         settling.__class__ = Unmounts
         settling.results = [failure, failure, ""]
         kept.start()
-        wait_until(lambda: settling.attempts)
+        wait_for(lambda: settling.attempts)
         kept.stop()
         assert settling.attempts == 3
 
@@ -108,7 +108,7 @@ class TestSettling:
     ) -> None:
         settling = settle(VBoxManageError("the registry is locked"))
         kept.start()
-        wait_until(lambda: settling.attempts)
+        wait_for(lambda: settling.attempts)
         kept.stop()
         assert settling.attempts == 3
         assert made.progress.read()["problem"] == "the registry is locked"
@@ -125,17 +125,17 @@ class TestSettling:
         monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
         settling = settle(VBoxManageError("away"))
         kept.start()
-        wait_until(lambda: settling.attempts > 10)
+        wait_for(lambda: settling.attempts > 10)
         assert is_at_work()
         settling.results = [""]
-        wait_until(lambda: not is_at_work())
+        wait_for(lambda: not is_at_work())
 
     def test_another_process_that_works_on_it_is_not_waited_for(
         self, kept: keeping.Keeper, settle: Callable[..., Settling]
     ) -> None:
         settling = settle("another process works on it")
         kept.start()
-        wait_until(lambda: settling.attempts)
+        wait_for(lambda: settling.attempts)
         kept.stop()
         assert not is_at_work()
 
@@ -147,7 +147,7 @@ class TestNotes:
         settle("it is running")
         shutil.rmtree(made.file.parent)
         kept.start()
-        wait_until(made.file.exists)
+        wait_for(made.file.exists)
         assert boot_note.read(made.file) == made
 
     def test_one_whose_vm_is_an_ordinary_one_is_not(
@@ -157,7 +157,7 @@ class TestNotes:
         (made.folder / scratch.MARK).unlink()
         made.file.unlink()
         kept.start()
-        wait_until(lambda: settling.attempts > 3)
+        wait_for(lambda: settling.attempts > 3)
         kept.stop()
         assert not made.file.exists()
 
@@ -276,10 +276,10 @@ class TestProgress:
     ) -> None:
         settling = settle("it is running")
         kept.start()
-        wait_until(lambda: settling.attempts)
-        wait_until(lambda: progress(filling).words == "filled")
+        wait_for(lambda: settling.attempts)
+        wait_for(lambda: progress(filling).words == "filled")
         os.utime(filling.progress.path, (0, 0))
-        wait_until(lambda: progress(filling).age < 3600)
+        wait_for(lambda: progress(filling).age < 3600)
 
     def test_a_note_that_cannot_be_written_gets_old(
         self,
@@ -302,7 +302,7 @@ class TestProgress:
 
         monkeypatch.setattr(Note, "write", full)
         kept.start()
-        wait_until(lambda: settling.attempts > 3 and len(tried) > 3)
+        wait_for(lambda: settling.attempts > 3 and len(tried) > 3)
         kept.stop()
         assert filling.progress.path.stat().st_mtime == 0
 

@@ -31,8 +31,9 @@ from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
 from tests.support import engine_copies
 from tests.support.copies import ova, vmdk
+from tests.support.waiting import wait_for
 from tests.unit.coordinator.test_booting import DATA, GRAIN, GRAINS
-from tests.unit.coordinator.test_mounting import fuse, wait_until
+from tests.unit.coordinator.test_mounting import fuse
 from tests.unit.coordinator.test_steady_copy import lose
 
 __all__ = ["fuse"]
@@ -98,7 +99,7 @@ class TestTerminated:
         assert wait_until_gone(server, timeout_seconds=60)
         assert not boot_mounts.is_mounted(note)
         assert list(note.place.iterdir()) == []
-        wait_until(lambda: is_free(note))  # a child of it may be about to unmount, too
+        wait_for(lambda: is_free(note))  # a child of it may be about to unmount, too
 
     def test_it_ends_while_a_vm_has_its_disk_open(
         self, note: BootNote, server: ProcessIdentity
@@ -114,7 +115,7 @@ class TestTerminated:
         finally:
             with contextlib.suppress(OSError):  # of a server that is gone
                 os.close(opened)
-        wait_until(lambda: is_free(note))
+        wait_for(lambda: is_free(note))
 
 
 @pytest.mark.slow
@@ -122,10 +123,10 @@ class TestTerminated:
 def test_one_that_was_stopped_is_named_at_once_and_nothing_waits_for_it(
     note: BootNote, server: ProcessIdentity
 ) -> None:
-    wait_until(lambda: note.server == server)
+    wait_for(lambda: note.server == server)
     mounts.require_answer(note)
     os.kill(server.pid, signal.SIGSTOP)
-    wait_until(lambda: psutil.Process(server.pid).status() == psutil.STATUS_STOPPED)
+    wait_for(lambda: psutil.Process(server.pid).status() == psutil.STATUS_STOPPED)
     with pytest.raises(LockedError, match=f"{note.place} do.*{server.pid}, was stopped") as raised:
         mounts.require_answer(note)
     assert f"kill -CONT {server.pid}" in raised.value.hint
@@ -156,7 +157,6 @@ STARTS = """
 import json, sys
 from coordinator.booting import machine_making
 from shared.serving import starting
-from shared.serving.asking import Life
 print(starting.start(json.loads(sys.argv[1]), command=machine_making.DISK_SERVER).pid, flush=True)
 """
 

@@ -50,7 +50,7 @@ from shared.tasks.boot_progress import progress
 from shared.virtualbox import scratch
 from tests.support.copies import UUID as COPIED
 from tests.support.copies import PowerCutError, ova, put_copy
-from tests.unit.coordinator.test_mounting import wait_until
+from tests.support.waiting import wait_for
 
 STAMP = "20261122T203800Z-17"
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -1076,7 +1076,7 @@ class TestKeeper:
         keeper = keeping.Keeper(note, [], job, settle=settle)
         keeper.start()
         try:
-            wait_until(seen)
+            wait_for(seen)
         finally:
             keeper.stop()
 

@@ -28,7 +28,8 @@ from tests.support import engine_copies
 from tests.support.copies import ova, tar_file, vmdk
 from tests.support.disk_files import content
 from tests.support.packages import require
-from tests.unit.coordinator.test_mounting import fuse, wait_until
+from tests.support.waiting import wait_for
+from tests.unit.coordinator.test_mounting import fuse
 
 __all__ = ["fuse"]
 
@@ -337,7 +338,7 @@ class TestFiller:
             with ServedDisk(file, fetch) as disk:
                 filler = Filler([disk], again_seconds=0.01)
                 with self.running(filler) as result:
-                    wait_until(lambda: filler.problem == "away")
+                    wait_for(lambda: filler.problem == "away")
                     assert disk.filled == 0
                     away.clear()
                     assert result.result(60)
@@ -350,7 +351,7 @@ class TestFiller:
         with ServedDisk(file, fail) as disk:
             filler = Filler([disk])
             with self.running(filler) as result:
-                wait_until(lambda: filler.problem)
+                wait_for(lambda: filler.problem)
                 filler.stop()
                 assert not result.result(60)
 
@@ -484,7 +485,7 @@ class TestMounted:
         with self.served(file, copy, place) as child:
             child.send_signal(signal.SIGKILL)
             child.wait(30)
-            wait_until(lambda: self.dead(place))
+            wait_for(lambda: self.dead(place))
             subprocess.run(["fusermount3", "-uz", place], check=True)
         assert list(place.iterdir()) == []
 

@@ -13,7 +13,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +37,7 @@ from tests.ordinary.mounts import possible
 from tests.support import guest_disks
 from tests.support.copies import UUID, put_copy, tar_file
 from tests.support.packages import require
+from tests.support.waiting import wait_for
 from tests.unit.coordinator.conftest import Operator, copy
 
 OLD, NEW = "20261121T000000Z-9", "20261122T203800Z-17"
@@ -59,13 +60,6 @@ $they "$2/vmbackup-lock" list | grep -o -w mount | head -1
 $they stat -c "%u %a" /srv/place/disk1.img
 $they "$2/vmbackup-admin" umount /srv/place >&2
 """
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -146,7 +140,7 @@ class TestMounted:
             assert busy.exit_code == ExitCode.LOCKED
             assert "something is open" in busy.stderr
         assert operator.admin("umount", str(place)).exit_code == 0
-        wait_until(lambda: not sessions(operator))
+        wait_for(lambda: not sessions(operator))
         assert operator.admin("umount", str(place)).exit_code == ExitCode.USAGE
 
         mount(operator, place)
@@ -170,7 +164,7 @@ class TestMounted:
         operator, _, place = site
         pid = mount(operator, place, "--copy", OLD)["pid"]
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: (found := places.at(place)) and not found.alive)
+        wait_for(lambda: (found := places.at(place)) and not found.alive)
         assert [lock["state"] for lock in sessions(operator)] == ["dead"]
         assert mount(operator, place)["stamp"] == NEW
         assert readers.readers(operator.contents, UUID).keys() == {NEW}
@@ -207,7 +201,7 @@ class TestMounted:
     ) -> None:
         operator, _, place = site
         os.kill(mount(operator, place, "--copy", OLD)["pid"], signal.SIGKILL)
-        wait_until(lambda: (found := places.at(place)) and not found.alive)
+        wait_for(lambda: (found := places.at(place)) and not found.alive)
         words = [str(place) if word == "PLACE" else word for word in command]
         assert operator.admin(*words, "--dry-run").exit_code in (0, ExitCode.LOCKED)
         assert readers.readers(operator.contents, UUID).keys() == {OLD}
@@ -273,8 +267,8 @@ class TestMounted:
             stack.enter_context((place / "disk1.img").open("rb"))
             time.sleep(4)
             assert places.at(place)
-        wait_until(lambda: not places.at(place))
-        wait_until(lambda: not sessions(operator))
+        wait_for(lambda: not places.at(place))
+        wait_for(lambda: not sessions(operator))
 
     def test_without_a_database_it_is_mounted_and_not_held(
         self, site: tuple[Operator, bytes, Path]
@@ -326,7 +320,7 @@ class TestMounted:
             assert roots == (want if allowed else "refused")
             assert (held, owner) == ("mount", f"{NOBODY} {400 if by == 'mfusepy' else 444}")
             assert f" by {by}: " in done.stdout
-            wait_until(lambda: not sessions(operator))
+            wait_for(lambda: not sessions(operator))
 
     @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
     def test_what_files_does_not_read_is_read_by_the_kernel(

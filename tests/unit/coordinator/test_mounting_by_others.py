@@ -38,7 +38,7 @@ from tests.unit.coordinator.test_mounting import (
     mount,
     sessions,
     site,
-    wait_until,
+    wait_for,
 )
 
 __all__ = ["fuse", "site"]
@@ -84,7 +84,7 @@ def unmounted(place: Path, pid: int) -> None:
     assert found is not None
     places.unmount(found, SubprocessRunner())
     assert not list(place.iterdir())
-    wait_until(lambda: gone(pid))
+    wait_for(lambda: gone(pid))
 
 
 def children(pid: int) -> list[int]:
@@ -132,7 +132,7 @@ class TestMounted:
             assert (place / "disk1.img").stat().st_size == len(disk)  # nothing is gone
             assert operator.admin("umount", str(place), "--force").exit_code == 0
         assert not list(place.iterdir())
-        wait_until(lambda: gone(done["pid"]) and not sessions(operator))
+        wait_for(lambda: gone(done["pid"]) and not sessions(operator))
         assert operator.admin("umount", str(place)).exit_code == ExitCode.USAGE
 
     @pytest.mark.parametrize("by", ["umount", "mount"])
@@ -146,7 +146,7 @@ class TestMounted:
         (place / "of the user").touch()
         started = children(pid)
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: all(map(gone, started)))
+        wait_for(lambda: all(map(gone, started)))
         assert started
         assert not places_of(place)
         assert (place / "disk1.img").stat().st_size == 0
@@ -174,7 +174,7 @@ class TestMounted:
             os.kill(children(pid)[1], signal.SIGKILL)
         else:
             os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: gone(pid))
+        wait_for(lambda: gone(pid))
         assert not list(place.iterdir())
         assert not places_of(place)
         assert not sessions(operator)
@@ -196,7 +196,7 @@ class TestMounted:
             assert not left.files
             places.unmount(left, SubprocessRunner(), lazily=True)
             assert not list((tmp_path / "place").iterdir())
-            wait_until(lambda: gone(pid))
+            wait_for(lambda: gone(pid))
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -209,7 +209,7 @@ class TestMounted:
         pid = mount(operator, place)["pid"]
         stopped = pid if who == "the server" else children(pid)[0]
         os.kill(stopped, signal.SIGSTOP)
-        wait_until(lambda: is_stopped(stopped))
+        wait_for(lambda: is_stopped(stopped))
         try:
             for more in ((), ("--dry-run",)):
                 refused = operator.admin("umount", str(place), *more)
@@ -221,10 +221,10 @@ class TestMounted:
             os.kill(stopped, signal.SIGCONT)
             assert (place / "disk1.img").read_bytes() == disk
             os.kill(stopped, signal.SIGSTOP)
-            wait_until(lambda: is_stopped(stopped))
+            wait_for(lambda: is_stopped(stopped))
             assert operator.admin("umount", str(place), "--force").exit_code == 0
             assert not list(place.iterdir())
-            wait_until(lambda: gone(pid))
+            wait_for(lambda: gone(pid))
         finally:
             for each in (stopped, pid):
                 with contextlib.suppress(ProcessLookupError):
@@ -240,9 +240,9 @@ class TestMounted:
             assert opened.read(1) is not None
             looks = Path(f"/proc/{pid}/schedstat")
             before = int(looks.read_text("utf-8").split()[2])
-            wait_until(lambda: int(looks.read_text("utf-8").split()[2]) > before + 60)
+            wait_for(lambda: int(looks.read_text("utf-8").split()[2]) > before + 60)
             assert places.at(place)
-        wait_until(lambda: gone(pid))
+        wait_for(lambda: gone(pid))
         assert not list(place.iterdir())
         assert not sessions(operator)
 
@@ -292,7 +292,7 @@ class TestUntrusted:
             with pytest.raises(OSError, match=r"Invalid argument|Input/output"):
                 disk.read(512)
         # qemu-nbd lets go of it then, and it is shown again
-        wait_until(lambda: read(tmp_path / "place" / "disk1.img", 600) == GRAINS[600])
+        wait_for(lambda: read(tmp_path / "place" / "disk1.img", 600) == GRAINS[600])
         unmounted(tmp_path / "place", done.pid)
 
     def test_reads_fail_while_the_nas_is_away_and_come_back_with_it(self, tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ class TestUntrusted:
             [sys.executable, "-m", "tests.support.faulty_file", *words]
         ) as server:
             try:
-                wait_until((nas / "x.ova").exists)
+                wait_for((nas / "x.ova").exists)
                 done = started(nas / "x.ova", tmp_path / "place")
                 disk = tmp_path / "place" / "disk1.img"
                 assert read(disk, 0) == GRAINS[0]
@@ -312,7 +312,7 @@ class TestUntrusted:
                 for number in (2, 600, 2):  # of a table that qemu has read, and of another
                     assert read(disk, number) is None
                 flag.unlink()
-                wait_until(lambda: read(disk, 600) == GRAINS[600])
+                wait_for(lambda: read(disk, 600) == GRAINS[600])
                 assert read(disk, 2) == GRAINS[2]
                 unmounted(tmp_path / "place", done.pid)
             finally:

@@ -5,7 +5,6 @@ Whole and right whatever the index says, and sent wherever it cannot be used.
 
 import errno
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from shared.ova.index import GrainIndex, grain_digest
 from shared.virtualbox.export_errors import ExportError
 from tests.support.disk_files import ZERO, Vdi, VmdkReader, content, pattern
 from tests.support.engine_copies import disk, make
+from tests.support.waiting import ended
 from tests.unit.export.conftest import FakeVirtualBox
 
 BLOCK = 65536
@@ -228,14 +228,6 @@ def test_an_index_without_its_header_is_none(tmp_path: Path) -> None:
         pass
     with pytest.raises(CopyError, match="no header"):
         GrainIndex.open(tmp_path / "i")
-
-
-def ended(export: ParallelExport) -> ParallelExport:
-    end = time.monotonic() + 20
-    while not export.poll():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return export
 
 
 @pytest.mark.slow

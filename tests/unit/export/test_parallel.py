@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.export.parallel import ParallelExport, ParallelExporter
+from shared.export.parallel import ParallelExporter
 from shared.host.clock import SystemClock
 from shared.ova.compression import Codec, zlib_codec
 from shared.virtualbox.export_errors import (
@@ -24,6 +24,7 @@ from shared.virtualbox.export_errors import (
     VmRunsError,
 )
 from tests.support.disk_files import Vdi, VmdkReader, content, pattern
+from tests.support.waiting import ended
 from tests.unit.export.conftest import FakeVirtualBox
 
 BLOCK = 65536
@@ -45,14 +46,6 @@ def exporter(
     return ParallelExporter(
         virtualbox.vboxmanage, SystemClock(), scratch=tmp_path / "scratch", cores=2, codec=codec
     )
-
-
-def ended(export: ParallelExport, seconds: float = 20) -> ParallelExport:
-    end = time.monotonic() + seconds
-    while not export.poll():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return export
 
 
 def in_the_middle(action: Hook) -> Codec:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from shared.host.hedging import HedgingRunner
-from tests.support.virtualbox import wait_for
+from tests.support.waiting import wait_for
 
 #: Notes its number; the first so many of them hang, until there is a file `go` beside the folder.
 ASKED = """

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +12,7 @@ import pytest
 from shared.host import kernel
 from shared.host.clock import SystemClock, sleepless_clock
 from shared.host.process_identity import ProcessIdentity
+from tests.support.waiting import wait_for
 
 PROJECT = Path(__file__).parents[3]
 
@@ -125,10 +125,7 @@ def test_a_process_that_has_ended_is_gone_and_a_zombie_too() -> None:
     assert identity.is_alive()
     assert child.stdin is not None
     child.stdin.close()
-    end = time.monotonic() + 20
-    while identity.is_alive() and time.monotonic() < end:  # a zombie: nobody has waited for it yet
-        time.sleep(0.01)
-    assert not identity.is_alive()
+    wait_for(lambda: not identity.is_alive())  # a zombie: nobody has waited for it yet
     assert not identity.is_certain()
     child.wait()
     assert not identity.is_alive()

@@ -2,8 +2,7 @@
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from shared.host import waits
 from shared.host.logs import NOTICE
 from shared.host.waits import pausing, shown_by, waiting
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture
@@ -23,26 +23,18 @@ def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> I
         yield heard
 
 
-def until(condition: Callable[[], object]) -> None:
-    """As long as it takes, which is never long."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
 def test_what_and_how_long_at_most_and_that_it_is_over(said: list[str]) -> None:
     with waiting("the NAS", 90):
-        until(lambda: said)
+        wait_for(lambda: said)
     assert said == ["waiting for the NAS, 90 s at most", ""]
     with waiting("the NAS", "as long as its mount waits"):
-        until(lambda: len(said) == 3)
+        wait_for(lambda: len(said) == 3)
     assert said[2:] == ["waiting for the NAS, as long as its mount waits", ""]
 
 
 def test_of_several_the_outermost_speaks(said: list[str]) -> None:
     with waiting("the import", 60), waiting("VBoxManage", 5):
-        until(lambda: said)
+        wait_for(lambda: said)
     assert said == ["waiting for the import, 60 s at most", ""]
 
 
@@ -50,7 +42,7 @@ def test_pauses_are_one_wait(said: list[str], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(waits, "SILENT_SECONDS", 3600.0)
     now = [1000.0]
     monkeypatch.setattr(waits, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    pause = pausing(lambda seconds: until(lambda: said) if seconds > 1 else None, "VBoxSVC", 9)
+    pause = pausing(lambda seconds: wait_for(lambda: said) if seconds > 1 else None, "VBoxSVC", 9)
     pause(1)
     assert said == []
     now[0] += 3600
@@ -86,6 +78,6 @@ def test_where_no_terminal_is_it_is_a_line_of_the_log(
     said: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with shown_by(waits.say_on_stderr), waiting("the NAS", 90):
-        until(lambda: caplog.messages)
+        wait_for(lambda: caplog.messages)
     assert caplog.messages == ["waiting for the NAS, 90 s at most"]
     assert said == []

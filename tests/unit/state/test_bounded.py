@@ -15,7 +15,7 @@ from shared.state.store import state_files
 from shared.state.store.database import Database
 from shared.state.store.operations import ListGenerations, ReadView
 from shared.state.store.state_files import StateFiles
-from tests.support.virtualbox import wait_for
+from tests.support.waiting import wait_for
 from tests.unit.state.builders import StillClock, vm
 
 

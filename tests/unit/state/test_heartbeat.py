@@ -9,7 +9,7 @@ import pytest
 from shared.host.errors import LockLostError
 from shared.host.process_identity import ProcessIdentity
 from shared.state.sessions.heartbeat import Doing, Heartbeat, parse_beat, read_beat
-from tests.support.virtualbox import wait_for
+from tests.support.waiting import wait_for
 from tests.unit.state.builders import StillClock
 
 

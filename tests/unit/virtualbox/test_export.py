@@ -28,6 +28,7 @@ from shared.virtualbox.export_errors import (
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.storage import Image
 from shared.virtualbox.vboxmanage import VBoxManage
+from tests.support.waiting import wait_for
 from tests.unit.virtualbox.fakes import CHILD, DISK, A, FakeRunner
 
 FAILED = (
@@ -170,13 +171,6 @@ def start(tmp_path: Path) -> Callable[[str], RunningExport]:
         return VBoxManageExporter(box).start(Machine(A, "web01", "/x.vbox"), tmp_path / "x.ova")
 
     return start
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 WRITE = (

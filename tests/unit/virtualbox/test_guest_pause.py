@@ -19,7 +19,7 @@ from shared.virtualbox import guest_pause, pause_guard
 from shared.virtualbox.export_errors import VmBusyError
 from shared.virtualbox.guest_pause import GuestPause, NotPausedError, resume_left
 from shared.virtualbox.vboxmanage import VBoxManage
-from tests.support.virtualbox import wait_for
+from tests.support.waiting import wait_for
 
 UUID = "aaaaaaaa-0000-0000-0000-000000000000"
 #: The state is a file, and so is the number of its changes; `hook-VERB` is run before a verb,
