@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.engine_vms import Bench
 from tests.contract.exporting import Export
 from tests.support.hosts import VirtualBoxHost, VirtualMachine
 from tests.support.simulated import SimulatedHost
+from tests.support.virtualbox import Testbed
 
 _numbers = itertools.count(1)
 KINDS = ["simulated", pytest.param("real", marks=pytest.mark.virtualbox)]
@@ -31,6 +33,16 @@ def host(
         yield made
     finally:
         made.remove()
+
+
+@pytest.fixture(scope="module")
+def bench(virtualbox_testbed: Testbed) -> Iterator[Bench]:
+    """A real host with the engines, for the tests of one file."""
+    host = virtualbox_testbed.host()
+    try:
+        yield Bench(host)
+    finally:
+        host.remove()
 
 
 @pytest.fixture

@@ -16,19 +16,10 @@ from shared.ova.compression import Codec, best_codec
 from shared.virtualbox.export_errors import ExportCanceledError, ExportError, VmRunsError
 from tests.contract.engine_vms import Bench
 from tests.contract.exporting import medium_state
-from tests.support.virtualbox import RealVm, Testbed
+from tests.support.virtualbox import RealVm
 from tests.support.waiting import ended, wait_for
 
 pytestmark = pytest.mark.virtualbox
-
-
-@pytest.fixture(scope="module")
-def bench(virtualbox_testbed: Testbed) -> Iterator[Bench]:
-    host = virtualbox_testbed.host()
-    try:
-        yield Bench(host)
-    finally:
-        host.remove()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ An independent reader, qemu-img, looks at the disks of the parallel engine, too.
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,10 @@ from shared.ova.compression import zlib_codec
 from tests.contract.engine_vms import KINDS, MIB, Bench, Build, change, qemu, same, texts, unpack
 from tests.contract.exporting import check_manifest, members
 from tests.support.packages import require
-from tests.support.virtualbox import RealVm, Testbed
+from tests.support.virtualbox import RealVm
 from tests.support.waiting import ended
 
 pytestmark = pytest.mark.virtualbox
-
-
-@pytest.fixture(scope="module")
-def bench(virtualbox_testbed: Testbed) -> Iterator[Bench]:
-    host = virtualbox_testbed.host()
-    try:
-        yield Bench(host)
-    finally:
-        host.remove()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ What it looks like from outside, what is refused, and how it ends when somebody 
 """
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -15,13 +15,7 @@ from tests.support.waiting import wait_for
 
 Begin = Callable[..., Export]
 
-
-@pytest.fixture(autouse=True)
-def hanging_up() -> Iterator[None]:
-    """What a test starts can be hung up, also if the tests cannot (`nohup make test`)."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
+pytestmark = pytest.mark.usefixtures("hang_up_heeded")
 
 
 def test_only_the_locked_medium_tells_of_it(

@@ -12,7 +12,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,21 +31,13 @@ from shared.ova.vdi_writing import TargetError
 from shared.state import formats
 from shared.tasks import archiving, verification
 from tests.simulated.test_frozen import raw, used
-from tests.simulated.test_kept_clones import Backups
+from tests.simulated.test_kept_clones import Backups, backups
 from tests.simulated.test_policies import sidecar
-from tests.support.file_systems import mounted
-from tests.support.packages import require
 from worker import verify
 
+__all__ = ["backups"]
+
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def backups(tmp_path: Path, probe_in_this_process: None) -> Iterator[Backups]:
-    """See `Backups`."""
-    require("qemu-img", "qemu-utils")
-    with mounted("xfs", tmp_path) as place:
-        yield Backups(tmp_path, place)
 
 
 def two(backups: Backups, **settings: object) -> tuple[Sidecar, Sidecar]:

@@ -34,3 +34,9 @@ def mounted(kind: str, folder: Path) -> Iterator[Path]:
         yield place
     finally:
         mounts.end()
+
+
+def read_by_this_process() -> int:
+    """Bytes that this process has read, from whatever is mounted, as the kernel counts them."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("rchar")))

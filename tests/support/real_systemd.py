@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.support.packages import require
-from tests.support.virtualbox import wait_for
+from tests.support.waiting import wait_for
 
 _PROGRAM: Final = "/lib/systemd/systemd"
 #: What services need by default, or wait for: here there is nothing in them.

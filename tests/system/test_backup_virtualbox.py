@@ -6,26 +6,15 @@ Found, exported, CLEAN, and what happens when things change.
 import os
 import signal
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.support.fleet import Fleet
-from tests.support.virtualbox import RealHost, stopped
+from tests.support.virtualbox import stopped
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.virtualbox
-
-
-@pytest.fixture
-def fleet(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> Fleet:
-    """Two real hosts and one NAS directory."""
-    fleet = Fleet(tmp_path)
-    for _ in range(2):
-        fleet.add(make_virtualbox_host())
-    return fleet
 
 
 def is_exported(fleet: Fleet) -> bool:

@@ -25,7 +25,7 @@ from tests.support.packages import require
 from tests.support.real_systemd import RealSystemd
 from tests.support.simulated import SimulatedVm
 from tests.support.simulated import disks as images
-from tests.support.virtualbox import wait_for
+from tests.support.waiting import wait_for
 from worker.backup import worker as backup
 
 pytestmark = pytest.mark.slow

@@ -1,7 +1,6 @@
 """A VM that was unpacked directly is the one that the real VirtualBox would have imported."""
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,21 +8,12 @@ import pytest
 from tests.support.drawing import drawn
 from tests.support.fleet import Fleet
 from tests.support.packages import require
-from tests.support.virtualbox import RealHost, RealVm
+from tests.support.virtualbox import RealVm
 from tests.support.vm_settings import disks_of, kinds_of_disks, settings_of
 from tests.system.test_restore_virtualbox import names, reaches_out, tree
 from tests.system.test_restored_settings_virtualbox import rich_vm
 
 pytestmark = pytest.mark.virtualbox
-
-
-@pytest.fixture
-def fleet(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> Fleet:
-    """Two real hosts and one NAS directory."""
-    fleet = Fleet(tmp_path)
-    for _ in range(2):
-        fleet.add(make_virtualbox_host())
-    return fleet
 
 
 @pytest.mark.parametrize("access", drawn([False, True]))

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from shared.copies.catalogue import Copy
 from shared.export.exporter import VBoxManageExporter
 from shared.host.process_identity import ProcessIdentity
 from shared.virtualbox.export_checks import LONGEST_NAME_BYTES
-from tests.support.fleet import Fleet, Member
+from tests.support.fleet import Member
 from tests.support.virtualbox import RealHost, RealVm
 from tests.support.waiting import wait_for
 from tests.system.test_export_virtualbox import look_at, vboxmanage_of
@@ -24,12 +23,6 @@ from worker.backup.priority import ExportPriority, find_writer
 from worker.backup.room import memory_of
 
 pytestmark = pytest.mark.virtualbox
-
-
-@pytest.fixture
-def member(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> Member:
-    """A real host with a NAS directory."""
-    return Fleet(tmp_path).add(make_virtualbox_host())
 
 
 def latest(member: Member, key: str) -> Copy:

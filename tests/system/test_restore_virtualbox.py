@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -24,15 +24,6 @@ from tests.support.virtualbox import RealHost, RealVm, stopped
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.virtualbox
-
-
-@pytest.fixture
-def fleet(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> Fleet:
-    """Two real hosts and one NAS directory."""
-    fleet = Fleet(tmp_path)
-    for _ in range(2):
-        fleet.add(make_virtualbox_host())
-    return fleet
 
 
 def names(member: Member) -> list[str]:

@@ -1,6 +1,5 @@
 """What comes back of a VM is what went in: on real VirtualBox, compared by an oracle of its own."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,6 @@ REACHING = (
     *("SharedFolder", "'hostMode'", "tracefile", "Forwarding", "GenericInterface", "/Recording"),
     *("RemoteDisplay", "Teleporter", "GuestDebug", "Debugging", "VBoxInternal"),
 )
-
-
-@pytest.fixture
-def fleet(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> Fleet:
-    """Two real hosts and one NAS directory."""
-    fleet = Fleet(tmp_path)
-    for _ in range(2):
-        fleet.add(make_virtualbox_host())
-    return fleet
 
 
 def add_disk(vm: RealVm, name: str, controller: str, port: int, kind: str = "") -> None:

@@ -7,22 +7,14 @@ import os
 import signal
 import subprocess
 import tarfile
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from tests.support.fleet import Fleet, Member
-from tests.support.virtualbox import RealHost, RealVm
+from tests.support.fleet import Member
+from tests.support.virtualbox import RealVm
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.virtualbox
-
-
-@pytest.fixture
-def member(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> Member:
-    """A real host with a NAS directory."""
-    return Fleet(tmp_path).add(make_virtualbox_host())
 
 
 def pristine(member: Member, vm: RealVm) -> None:

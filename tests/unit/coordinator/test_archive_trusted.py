@@ -14,6 +14,7 @@ from shared.host.errors import ExitCode
 from shared.state.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import Operator, copy, uuid
+from tests.unit.coordinator.test_archive_missing import unmount
 from worker import verify
 
 STAMP = "20261122T203800Z-17"
@@ -34,11 +35,6 @@ def operator(site_with_database: Operator) -> Operator:
 
 def files(operator: Operator) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(operator.nas.rglob("*")) if path.is_file()}
-
-
-def unmount(operator: Operator) -> None:
-    os.rename(operator.nas / "archive", operator.folder / "unmounted")
-    (operator.nas / "archive").mkdir()
 
 
 def test_init_marks_no_archive_that_is_not_mounted(operator: Operator) -> None:

@@ -40,7 +40,7 @@ from shared.ova.vmdk_units import UnitSettings
 from shared.ova.vmdk_writing import VmdkLayout
 from tests.support.disk_files import ZERO, Vdi, VmdkReader, content, pattern
 from tests.support.drawing import SEED, TOLD
-from tests.support.file_systems import REFLINKING, mounted
+from tests.support.file_systems import REFLINKING, mounted, read_by_this_process
 
 pytestmark = pytest.mark.slow
 
@@ -81,12 +81,6 @@ class Made:
                 check_parts(self.ova.parent, self.ova.name, self.parts.parts, index)
             else:
                 check_sent(self.ova.parent, self.ova.name, self.parts, index)
-
-
-def read_by_this_process() -> int:
-    """Bytes, as the kernel counts them."""
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("rchar")))
 
 
 class Maker:

@@ -17,7 +17,7 @@ from shared.frozen.extents import ENCODED, Extent, Span, count_extents, read_ext
 from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.reflink import clone
 from tests.support.drawing import SEED, TOLD
-from tests.support.file_systems import mounted
+from tests.support.file_systems import mounted, read_by_this_process
 from tests.support.proving import only_when_proving
 from tests.unit.frozen.churn import MIB, Churn
 
@@ -45,12 +45,6 @@ def missed(old: Path, new: Path, found: Differences) -> list[int]:
         and before[number * BLOCK : number * BLOCK + BLOCK]
         != after[number * BLOCK : number * BLOCK + BLOCK]
     ]
-
-
-def read_from_disk() -> int:
-    """Bytes that this process has read, from whatever is mounted."""
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("rchar")))
 
 
 @pytest.mark.slow
@@ -89,9 +83,9 @@ def test_only_what_changed_is_found_and_nothing_is_read_for_it(plain: Path) -> N
         file.write(b"!")
     clone(source, plain / "2.frozen")
     with (plain / "1.frozen").open("rb") as old, (plain / "2.frozen").open("rb") as new:
-        before = read_from_disk()
+        before = read_by_this_process()
         found = Differences.between(old.fileno(), new.fileno())
-        assert read_from_disk() - before < MIB
+        assert read_by_this_process() - before < MIB
     assert found == Differences((Span(5 * MIB, 5 * MIB + BLOCK),), 0)
 
 

@@ -2,6 +2,7 @@
 told to.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,18 @@ class StillClock:
 
     def jitter(self, limit: float) -> float:
         return limit
+
+
+class BusyClock(StillClock):
+    """While its owner sleeps, something else happens."""
+
+    def __init__(self, happens: Callable[[int], None] = lambda _: None) -> None:
+        super().__init__()
+        self.happens = happens
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self.happens(len(self.slept))
 
 
 def vm(key: str, status: State = State.CLEAN, **values: Any) -> VmRecord:

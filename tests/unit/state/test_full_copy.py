@@ -3,7 +3,6 @@
 Time passes only when somebody sleeps, but where a real heart beats.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,24 +17,12 @@ from shared.state.states import State
 from shared.state.store.create import create
 from shared.state.store.database import Database
 from shared.state.store.opening import open_database
-from tests.unit.state.builders import HERE, WHEN, StillClock, vm
+from tests.unit.state.builders import HERE, WHEN, BusyClock, StillClock, vm
 
 LEASE = 100.0
 THREE_BEATS = 3 * LEASE / BEATS_PER_LEASE
 #: The same machine in another boot, or its full copy.
 AGAIN = replace(HERE, boot="another")
-
-
-class BusyClock(StillClock):
-    """While its owner sleeps, something else happens."""
-
-    def __init__(self, happens: Callable[[int], None] = lambda _: None) -> None:
-        super().__init__()
-        self.happens = happens
-
-    def sleep(self, seconds: float) -> None:
-        super().sleep(seconds)
-        self.happens(len(self.slept))
 
 
 def created(folder: Path, lease_seconds: float = LEASE) -> Database:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,22 +21,10 @@ from shared.state.store.create import create
 from shared.state.store.database import Database
 from shared.state.store.lease import LEASE_FRACTION
 from shared.state.store.opening import open_database
-from tests.unit.state.builders import HERE, WHEN, StillClock, session, vm
+from tests.unit.state.builders import HERE, WHEN, BusyClock, StillClock, session, vm
 
 LEASE = 100.0
 MYSELF = ProcessIdentity.of(os.getpid())
-
-
-class BusyClock(StillClock):
-    """While its owner sleeps, something else happens."""
-
-    def __init__(self, happens: Callable[[int], None] = lambda _: None) -> None:
-        super().__init__()
-        self.happens = happens
-
-    def sleep(self, seconds: float) -> None:
-        super().sleep(seconds)
-        self.happens(len(self.slept))
 
 
 @pytest.fixture
