@@ -64,7 +64,8 @@ def test_the_guest_goes_back_to_the_number_of_the_copy_and_counts_on(fleet: Flee
     expected = raw(vm.disk, fleet.folder)
     member.worker("run")
     (copy,) = fleet.copies("web01")
-    assert counted(vm) > old
+    newest = counted(vm)
+    assert newest > old
     settings = vm.settings.read_bytes()
 
     refused = member.admin("restore", "--into", "web01", expect=15)
@@ -80,7 +81,15 @@ def test_the_guest_goes_back_to_the_number_of_the_copy_and_counts_on(fleet: Flee
     assert fleet.states() == {"web01": "BACKUP_NECESSARY"}
     assert [os.path.basename(path) for path in done["old_disks"]] == beside(vm)
     assert vm.counter() == old
+
+    member.admin("restore", "--into", "web01", "--undo")
+    assert (vm.counter(), beside(vm), vm.settings.read_bytes()) == (newest, [], settings)
+    assert newest + 2 <= counted(vm), "it counts on from what it was before"
+    done = member.admin(*wanted, "--json").json
+    assert vm.counter() == old
     assert old + 2 <= counted(vm), "it counts on from there"
+    used = member.admin("restore", "--into", "web01", "--undo", expect=15)
+    assert "was used since it was taken back" in used.stderr
 
     again = member.admin(*wanted, expect=15)
     assert "--finish" in again.stderr

@@ -12,8 +12,8 @@ from shared.state.sessions.host_look import Stuck
 from shared.tasks import hold_judgement
 from shared.tasks.boot_note import BootNote
 from tests.unit.coordinator.conftest import Operator
-from tests.unit.coordinator.test_boot_command import STAMP, note, operator
-from tests.unit.coordinator.test_stuck_told import elsewhere, held, said
+from tests.unit.coordinator.test_boot_command import note, operator
+from tests.unit.coordinator.test_stuck_told import SINCE, elsewhere, held, said
 from worker import notifier
 
 __all__ = ["held", "note", "operator"]
@@ -24,8 +24,7 @@ def test_one_of_which_its_host_has_no_note_any_more_is_told_on_all(
     operator: Operator, held: BootNote, lost: Callable[[Path], object]
 ) -> None:
     lost(held.file)
-    told = f"trial on alpha runs from its copy {STAMP}, and its host has no note of it that can "
-    told += "be read"
+    told = SINCE + "its host has no note of it that can be read"
     for _ in range(2):  # the second time from another host
         assert said(operator) == [("WARNING", told, "on alpha: vmbackup-admin doctor")]
         notifier.note_look(operator.site(), operator.contents, {}, {})
