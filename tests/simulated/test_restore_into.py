@@ -149,7 +149,7 @@ def test_what_is_noted_of_a_vm_that_was_deleted_ends_when_its_old_disks_are_gone
     for path in kept:
         path.unlink()
     assert "none is left" in admin(rig, "restore", "--into", "web01", "--finish").stdout
-    assert "was not taken back" in admin(rig, "restore", "--into", "web01", "--finish").stderr
+    assert "that is finished" in admin(rig, "restore", "--into", "web01", "--finish").stdout
 
 
 @pytest.mark.parametrize("copies", ["there", "gone"])
