@@ -8,6 +8,7 @@ asked for anything: a file that names the machine. Whoever finds a machine below
 named in its mark, knows that it is ours, whichever state database it belongs to.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from typing import Final
 
 from shared.host.documents import load
 from shared.host.errors import VBoxManageError
+from shared.host.notes import flush_directory
 from shared.virtualbox.inventory import Machine
 
 #: The mark in such a folder, and its name while it is written.
@@ -82,10 +84,19 @@ def make(folder: Path, mark: Mark) -> None:
 
 
 def write_mark(folder: Path, mark: Mark) -> None:
-    """Writes the mark, in the place of another one. Raises `OSError`."""
+    """Writes the mark durably, in the place of another one. Raises `OSError`.
+
+    Nothing that is made in the folder later is there without it, also when the power was cut.
+    """
     temporary = folder / NEW_MARK
-    temporary.write_text(json.dumps({"name": mark.name, "uuid": mark.uuid}), encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump({"name": mark.name, "uuid": mark.uuid}, file)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(folder / MARK)
+    for changed in (folder, folder.parent):
+        with contextlib.suppress(OSError):
+            flush_directory(changed)
 
 
 def mark_of(folder: Path) -> Mark | None:
