@@ -16,6 +16,7 @@ from shared.serving.asking import Life
 from shared.tasks import boot_mounts
 from shared.tasks.boot_mounts import mount_of
 from shared.tasks.boot_note import BootNote
+from shared.virtualbox import scratch
 
 _SERVER_SECONDS: Final = 60.0
 _GRACE_SECONDS: Final = 5.0
@@ -76,10 +77,16 @@ def make_free(note: BootNote, runner: Runner) -> None:
     if is_served(note):
         raise LockedError(f"the disks of {note.name!r} are served already")
     unmount(note, runner, lazily=True)
-    if any(note.place.iterdir()):
+    if not any(note.place.iterdir()):
+        return
+    if scratch.mark_in(note.folder) != note.mark:  # it went when the VM was let go of
         raise UsageError(
-            f"{note.place} is not empty", hint="move what is in it: nothing of it is of use"
+            f"{note.file} is older than the VM {note.name!r}, which is an ordinary one",
+            hint=f"its disks are in {note.place}: leave them there, and remove that note",
         )
+    raise UsageError(
+        f"{note.place} is not empty", hint="move what is in it: nothing of it is of use"
+    )
 
 
 def wait_for_server(note: BootNote, *, grace_seconds: float = _GRACE_SECONDS) -> None:

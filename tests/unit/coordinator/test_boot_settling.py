@@ -42,6 +42,7 @@ from shared.host.errors import (
 )
 from shared.host.host_lock import host_lock
 from shared.host.process_identity import ProcessIdentity
+from shared.host.processes import SubprocessRunner
 from shared.serving import places
 from shared.serving.places import MountedCopy
 from shared.tasks import boot_mounts, boot_note
@@ -267,6 +268,18 @@ class TestSettle:
     def test_killed_between_two_disks_it_goes_on(self, site: Any, made: BootNote) -> None:
         made.partial(made.disks[0]).rename(made.place / made.disks[0].file)
         assert settling.settle(site, made) == ""
+        assert named(made) == ["web-disk001.vdi", "web-disk002.vdi"]
+
+    def test_a_note_that_came_back_older_takes_no_disk_for_something_in_the_way(
+        self, site: Any, made: BootNote
+    ) -> None:
+        """As when the state directory was put back, or its last writes were lost."""
+        older = made.file.read_bytes()
+        assert settling.settle(site, made) == ""
+        made.file.write_bytes(older)
+        with pytest.raises(UsageError, match="is older than the VM 'web'") as raised:
+            mounts.make_free(made, SubprocessRunner())
+        assert "leave them there" in raised.value.hint
         assert named(made) == ["web-disk001.vdi", "web-disk002.vdi"]
 
     def test_another_file_in_the_place_of_a_disk_stays(self, site: Any, made: BootNote) -> None:
