@@ -1,9 +1,13 @@
-"""Clones of disk images on this host: those that serve the next copies stay, all others go."""
+"""What this host keeps for the next copies: what serves them stays, all else goes.
+
+Clones of disk images, and digests of what was on disks that could not be cloned.
+"""
 
 import os
 from collections.abc import Collection
 from pathlib import Path
 
+from shared.frozen.digest_files import DigestFile, digest_files
 from shared.frozen.directory import CloneDirectory, known_directories
 from shared.frozen.kept_clones import KeptClones, KeptNote
 from shared.host.errors import VmBackupError
@@ -13,6 +17,43 @@ from shared.state.states import State
 
 
 def sweep(site: Site) -> None:
+    """Removes clones and digests that serve no copy any more."""
+    _sweep_clones(site)
+    _sweep_digests(site)
+
+
+def _sweep_digests(site: Site) -> None:
+    """Those of VMs whose next copy will not be made by them; they are files in one directory."""
+    state_directory = site.configuration.host.state_directory
+    found = digest_files(state_directory, site.database.version.repository)
+    if not found:
+        return
+    contents = site.database.head().contents
+    records = {record.uuid: record for record in contents.vms.values()}
+    live = {record.claim.number for record in contents.vms.values() if record.claim}
+    for each in found:
+        record = records.get(each.uuid)
+        if each.claim:
+            stays = each.claim in live or each.claim > contents.claims_granted
+        else:
+            stays = record is not None and _uses(site, record, _copy_of(each))
+        if not stays:
+            each.remove()
+
+
+def _copy_of(file: DigestFile) -> str:
+    """The stamp of the copy of which a file has the digests; empty if that is not understood."""
+    from shared.export.raw_digests import LastDigests  # only here: many hosts have none
+
+    try:
+        last = LastDigests.open(file.path)
+    except (OSError, ValueError):
+        return ""
+    last.close()
+    return last.stamp
+
+
+def _sweep_clones(site: Site) -> None:
     """Removes clones that serve no VM of this host, or for which its disks have no room.
 
     Those that workers left that died; of VMs that were archived, forgotten, moved or deleted since,
@@ -69,18 +110,30 @@ def _follow(site: Site, directories: Collection[CloneDirectory]) -> bool:
 def _serves(
     site: Site, directory: CloneDirectory, record: VmRecord | None, kept: KeptClones
 ) -> bool:
-    """Whether the next copy of a VM may be made by its clones."""
-    if record is None or record.node != site.node or record.missing_since is not None:
+    """Whether the next copy of a VM may be made by its clones, for which there is room."""
+    if record is None or not _uses(site, record, kept.stamp):
         return False
     if record.claim is not None:
-        return True  # whoever holds it is just using them, or making others
-    if record.status == State.ARCHIVED or record.last_copy is None:
-        return False
+        return True
     from shared.frozen.store import RoomLimit  # only here: most hosts have no clones
 
     try:
-        changed = site.policy(record).changed
-        short = RoomLimit(site.configuration.backup.clone_free).reached(directory.folder)
-    except (VmBackupError, OSError):
+        limit = RoomLimit(site.configuration.backup.clone_free)
+        return not limit.reached(directory.folder)
+    except OSError:
         return False
-    return changed == "auto" and not short and record.last_copy.stamp == kept.stamp
+
+
+def _uses(site: Site, record: VmRecord, stamp: str) -> bool:
+    """Whether the next copy of a VM may be made by what is kept of the copy `stamp`."""
+    if record.node != site.node or record.missing_since is not None:
+        return False
+    if record.claim is not None:
+        return True  # whoever holds it is just using it, or making others
+    if record.status == State.ARCHIVED or record.last_copy is None:
+        return False
+    try:
+        changed = site.policy(record).changed
+    except VmBackupError:
+        return False
+    return changed == "auto" and record.last_copy.stamp == stamp

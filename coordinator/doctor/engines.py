@@ -89,8 +89,9 @@ def _examine_clones(configuration: Configuration, machines: Iterable[Machine]) -
         yield Check(
             'changed = "auto"',
             "ok",
-            f"does nothing for {', '.join(names)}, of which each backup reads all while they are "
-            f"locked: {reason} (XFS with reflinks and btrfs do)",
+            f"makes no clones for {', '.join(names)}, of which each backup reads all while they "
+            f"are locked, and sends what changed if the NAS copies by itself: {reason} (XFS with "
+            f"reflinks and btrfs do)",
         )
 
 

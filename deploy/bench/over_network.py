@@ -66,6 +66,7 @@ def measure(
 def measure_here(report: Report, kind: str, mib: int, files: Path, *, alone: bool) -> None:
     """In the guest: by host A, whose mount of the NAS nobody else uses; `files`: their bytes."""
     subprocess.run(["modprobe", "-a", "loop", "xfs"], check=True)
+    subprocess.run(["mount", "-o", "remount,size=90%", "/dev/shm"], check=True)
     mounts = Mounts()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         disks, image = Path(folder) / "disks", Path(folder) / "image"

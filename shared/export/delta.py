@@ -17,11 +17,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from shared.export.disk_delta import DiskDelta
 from shared.export.takeover import PreviousDisk, PreviousSection
-from shared.frozen.kept_clones import KeptClones
 from shared.host.errors import CopyError, NasError
 from shared.nas.reading import open_file
 from shared.ova.grain_columns import GrainCursor
@@ -30,6 +29,9 @@ from shared.ova.index_writing import IndexWriter
 from shared.ova.ova_writing import OvaWriter, WrittenMember
 from shared.ova.parts import MadeParts, Part, Parts
 from shared.ova.vmdk import SECTOR
+
+if TYPE_CHECKING:
+    from shared.export.compared_disk import ComparedDisk
 
 #: Blocks of file systems that share them between files.
 REFLINK_ALIGNMENT: Final = 4096
@@ -76,7 +78,7 @@ class Delta:
     """The previous copy and its index, open, and the index of the new copy.
 
     `reason` says why everything is sent; empty if not. `unchanged` has by place what of the disks
-    need not even be read, if that is known.
+    is taken over unread from the previous copy, if that is known.
     """
 
     def __init__(self, plan: DeltaPlan, target: Path) -> None:
@@ -85,7 +87,7 @@ class Delta:
         self._index: GrainIndex | None = None
         self._source = -1
         self._plan = plan
-        self.unchanged: Mapping[str, PreviousDisk] = {}
+        self.unchanged: Mapping[str, PreviousDisk | ComparedDisk] = {}
         self._disks: list[DiskDelta] = []
         try:
             self._writer = self._closing.enter_context(IndexWriter(plan.index))
@@ -122,16 +124,17 @@ class Delta:
         self._disks.append(disk)
         return disk
 
-    def previous(self, place: str, kept: KeptClones) -> PreviousSection | None:
-        """The disk that was attached there, in the copy before, if that was made of clones `kept`.
+    def previous(self, place: str, stamp: str, index: str) -> PreviousSection | None:
+        """The disk that was attached there, in the copy before, if that is the copy `stamp`.
 
-        None if it was not, or if everything is read.
+        `index` is the digest of its index, by what is known of it on this host. None if it is
+        another one, or if nothing may be taken over that nobody has read.
         """
         if self._index is None or self._plan.previous is None:
             return None
         if self._index.sha256 != self._plan.unread or not self._index.has_lengths:
             return None
-        if (self._plan.previous.stem, self._index.digest) != (kept.stamp, kept.index):
+        if (self._plan.previous.stem, self._index.digest) != (stamp, index):
             return None
         section = self._index.section(place)
         return PreviousSection(self._index, section) if section else None

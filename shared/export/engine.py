@@ -11,7 +11,7 @@ they lasted as soon as there are clones, and are let go before the first block i
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,9 @@ from shared.export.disk_writing import Guard
 from shared.export.eligibility import SourceDisk, open_disk
 from shared.export.freezing import Freezer
 from shared.export.pipeline import CompressionSettings, ReadMeter
+from shared.export.raw_digests import RawDigests
 from shared.export.read_lock import ReadLock
-from shared.export.takeover import PreviousDisk
-from shared.frozen.not_frozen import NotFrozenError
+from shared.export.unchanged import unchanged
 from shared.host.errors import CopyError, DiskImageError
 from shared.host.rate_limit import UNLIMITED, Pace
 from shared.ova.disk import Chain
@@ -46,7 +46,8 @@ class ExportRequest:
     `shown` is what the VM is called in the OVA (its own name, if what is exported is a clone).
     `scratch` is a directory on a local disk. `modified` is the time of the files in the OVA, in
     seconds since the epoch. With a `freezer` the VM is frozen if it can be, and may be started from
-    then on (`Freezer.frozen`). `pace` is how fast it is sent.
+    then on (`Freezer.frozen`). If it cannot, what is on its disks is compared with `digests`, and
+    noted there. `pace` is how fast it is sent.
     """
 
     machine: str
@@ -56,6 +57,7 @@ class ExportRequest:
     modified: int
     shown: ExportedAs = ExportedAs()  # noqa: RUF009 - a constant
     freezer: Freezer | None = None
+    digests: RawDigests | None = None
     pace: Pace = UNLIMITED
 
 
@@ -116,8 +118,8 @@ def export_vm(
         try:
             for name, data in description.members:
                 ova.add(name, data)
-            if request.freezer and delta:
-                delta.unchanged = _unchanged(request.freezer, delta, parts, stack)
+            if delta:
+                delta.unchanged = unchanged(request.freezer, request.digests, delta, parts, stack)
             disk_writing.write_disks(ova, parts, settings, guards, meter, cancelled, delta)
             members = ova.finish(f"{description.name}.mf")
             _require_unchanged(chains)
@@ -189,25 +191,6 @@ def match_disks(
                 f"exports with {file.size}"
             )
     return parts
-
-
-def _unchanged(
-    freezer: Freezer, delta: Delta, parts: Sequence[tuple[DescribedDisk, Chain]], stack: ExitStack
-) -> Mapping[str, PreviousDisk]:
-    """What the copy before has of frozen disks that need not be read, by the disks' places."""
-    found: dict[str, PreviousDisk] = {}
-    kept = freezer.kept() if freezer.frozen else None
-    if kept is None:
-        return found
-    for file, chain in parts:
-        place = file.attachment.label
-        images, section = kept.disks.get(place), delta.previous(place, kept)
-        if images and section:
-            try:
-                found[place] = PreviousDisk.of_clones(section, images, chain, stack)
-            except (NotFrozenError, DiskImageError, OSError) as error:
-                log.info("the disk %s is read in full: %s", place, error)
-    return found
 
 
 def _require_unchanged(chains: Sequence[Chain]) -> None:

@@ -13,6 +13,7 @@ from shared.export.engine import ExportRequest, ExportSummary, export_vm
 from shared.export.exporter import Traffic
 from shared.export.freezing import Freezer
 from shared.export.pipeline import CompressionSettings, ReadMeter
+from shared.export.raw_digests import RawDigests
 from shared.host.clock import Clock
 from shared.host.errors import NasError, VmBackupError
 from shared.host.process_identity import ProcessIdentity
@@ -39,7 +40,8 @@ class ParallelExporter:
     Memory stays below 100 MB. `scratch` is a directory on a local disk, used for less than a second
     at a time. With a `plan` an index is written, too, and what the previous copy holds is copied by
     the NAS: see `shared.export.delta`. With a `freezer` the VM may be started as soon as that has
-    frozen it: see `shared.export.freezing`. `pace` is how fast an export may send, given what says
+    frozen it: see `shared.export.freezing`; what could not be frozen is compared by `digests`: see
+    `shared.export.compared_disk`. `pace` is how fast an export may send, given what says
     when to stop.
     """
 
@@ -56,6 +58,7 @@ class ParallelExporter:
         self_check: bool = True,
         plan: DeltaPlan | None = None,
         freezer: Freezer | None = None,
+        digests: RawDigests | None = None,
         pace: Callable[[Callable[[], bool]], Pace] = lambda _should_stop: UNLIMITED,
     ) -> None:
         self._vboxmanage = vboxmanage
@@ -64,6 +67,7 @@ class ParallelExporter:
         self._settings = CompressionSettings(cores, UnitSettings(codec or best_codec(), self_check))
         self._plan = plan
         self._freezer = freezer
+        self._digests = digests
         self._pace = pace
 
     @property
@@ -112,6 +116,7 @@ class ParallelExporter:
             modified=int(self._clock.now().timestamp()),
             shown=exported_as(machine, vm_name),
             freezer=self._freezer,
+            digests=self._digests,
             pace=self._pace(cancelled.is_set),
         )
         return export_vm(

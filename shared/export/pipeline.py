@@ -12,9 +12,11 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from shared.export.compared_disk import ComparedDisk
 from shared.export.takeover import DiskPart, PreviousDisk, read_changed
 from shared.host.stages import CancelledError, Stage
 from shared.ova.disk import Chain
+from shared.ova.grain_columns import NO_GRAINS, GrainColumns
 from shared.ova.vmdk_units import CompressedUnit, UnitSettings, compress_unit, mixed_unit
 from shared.ova.vmdk_writing import VmdkLayout
 
@@ -62,6 +64,7 @@ class _Job:
     part: DiskPart
     result: "Future[CompressedUnit]"
     unread: int = 0
+    raw: GrainColumns = NO_GRAINS
 
 
 class Pipeline:
@@ -86,14 +89,23 @@ class Pipeline:
         layout: VmdkLayout,
         sink: DiskSink,
         meter: ReadMeter,
-        previous: PreviousDisk | None = None,
+        previous: PreviousDisk | ComparedDisk | None = None,
     ) -> None:
         """Copies one disk. What did not change since the `previous` copy is taken from there.
 
-        Raises `CancelledError`, or the first error of any thread.
+        A disk that is compared is told what was read. Raises `CancelledError`, or the first error
+        of any thread.
         """
         sink.put(layout.begin(), None)
         jobs: deque[_Job] = deque()
+        note = previous.note if isinstance(previous, ComparedDisk) else None
+
+        def emit() -> None:
+            job = jobs.popleft()
+            self._emit(job, layout, sink, meter)
+            if note and job.raw.numbers:
+                note(job.raw)
+
         blocks = chain.blocks()
         whole = (DiskPart(block.length, block) for block in blocks)
         for part in previous.parts(blocks) if previous else whole:
@@ -101,9 +113,9 @@ class Pipeline:
             self._begin(job)
             jobs.append(job)
             if len(jobs) >= self._window:
-                self._emit(jobs.popleft(), layout, sink, meter)
+                emit()
         while jobs:
-            self._emit(jobs.popleft(), layout, sink, meter)
+            emit()
         for data in layout.end():
             sink.put(data, None)
 
@@ -131,6 +143,9 @@ class Pipeline:
 
     def _unit(self, job: _Job) -> CompressedUnit:
         part, units = job.part, self._settings.units
+        if part.block is not None and part.expected is not None:
+            unit, job.raw = part.expected.unit(part.block.position, part.block.read(), units)
+            return unit
         if part.block is not None and part.changed is None:
             return compress_unit(part.block.position, part.block.read(), units)
         changed = read_changed(part)

@@ -27,6 +27,8 @@ from shared.ova.vmdk_units import TakenRun
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from shared.export.compared_disk import ExpectedGrains
+
 
 class UnchangedGrains:
     """Which grains of a disk are what they were in older clones of its images."""
@@ -100,6 +102,8 @@ class DiskPart(NamedTuple):
     block: Block | None = None
     changed: Collection[int] | None = None
     taken: tuple[TakenRun, ...] = ()
+    #: What the grains of the block were, if all of it is read to see which ones still are.
+    expected: "ExpectedGrains | None" = None
 
 
 def grains_of(block: Block) -> tuple[int, int]:

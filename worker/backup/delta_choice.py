@@ -17,6 +17,7 @@ from worker.backup.work import Target, Work
 
 if TYPE_CHECKING:
     from shared.export.delta import DeltaPlan
+    from shared.export.raw_digests import RawDigests
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,15 @@ class DeltaChoice:
 
     `reason` says why nothing is copied from the copy before, as far as that is known yet.
     `sources` are the copy from which bytes may be taken over and those from which it did so.
-    `oldest_read`: when the oldest of these bytes was last read.
+    `oldest_read`: when the oldest of these bytes was last read. `digests`: by them disks that
+    cannot be cloned are compared, if their bytes may be taken over unread.
     """
 
     plan: "DeltaPlan | None"
     reason: str
     sources: tuple[str, ...] = ()
     oldest_read: str = ""
+    digests: "RawDigests | None" = None
 
 
 def plan_delta(
@@ -48,7 +51,7 @@ def plan_delta(
     from shared.export.delta import DeltaPlan
 
     index, aligned = target.partial_path("index"), server.aligned(reflink)
-    no_delta = no_delta or _distrust(there)
+    no_delta, digests = no_delta or _distrust(there), _digests_for(work, target)
     usable = [
         copy
         for copy in reversed(there.good)
@@ -56,7 +59,8 @@ def plan_delta(
     ]
     if no_delta or not usable:
         plan = DeltaPlan(index, whole_every=backup.whole_every, aligned=aligned)
-        return DeltaChoice(plan, no_delta or "there is no copy before it that has an index")
+        reason = no_delta or "there is no copy before it that has an index"
+        return DeltaChoice(plan, reason, digests=digests)
     previous, previous_index = (
         target.directory / final_name(usable[0].stamp, suffix) for suffix in ("ova", "index")
     )
@@ -64,21 +68,39 @@ def plan_delta(
     unread = side.index.sha256 if side and side.index and may_be_unread(work, there) else ""
     plan = DeltaPlan(index, previous, previous_index, backup.whole_every, aligned, unread)
     if side is None:
-        return DeltaChoice(plan, "")
-    return DeltaChoice(plan, "", (side.stamp, *side.taken_from), vm_copies.last_read(side))
+        return DeltaChoice(plan, "", digests=digests)
+    sources = (side.stamp, *side.taken_from)
+    return DeltaChoice(plan, "", sources, vm_copies.last_read(side), digests)
 
 
 def may_be_unread(work: Work, there: Catalogue) -> bool:
-    """Whether a copy of the VM may take over what nobody has read.
+    """Whether a copy of the VM may take over what nobody has read: only beside one that was."""
+    return _may_once(work) and any(copy.read_in_full for copy in there.good)
 
-    Only where such copies are read in full later, and beside one that was. Programs of version 0.1,
-    which may work beside this one, would call it damaged.
+
+def _digests_for(work: Work, target: Target) -> "RawDigests | None":
+    from shared.export.raw_digests import RawDigests
+
+    site = work.site
+    state_directory, repository = (
+        site.configuration.host.state_directory,
+        site.database.version.repository,
+    )
+    if not _may_once(work):
+        return None
+    return RawDigests(state_directory, repository, work.record.uuid, target.claim)
+
+
+def _may_once(work: Work) -> bool:
+    """Whether copies of the VM may ever take over what nobody has read.
+
+    Only where such copies are read in full later. Programs of version 0.1, which may work beside
+    this one, would call them damaged.
     """
     return (
         work.policy.changed == "auto"
         and work.policy.verify_days > 0
         and not formats.is_older(work.site.database.head().contents.format)
-        and any(copy.read_in_full for copy in there.good)
     )
 
 

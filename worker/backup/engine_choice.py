@@ -86,6 +86,7 @@ def choose_engine(
         cores=cores,
         plan=delta.plan,
         freezer=freezer,
+        digests=delta.digests,
         pace=site.pace,
     )
     if missing := slowness(parallel.codec):  # of no single VM: a tick says it once

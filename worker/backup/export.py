@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shared.copies.catalogue import Catalogue
 from shared.copies.partials import remove_own_partials
@@ -25,6 +25,9 @@ from worker.backup.publish import Exported, check, seal, try_import
 from worker.backup.room import source_bytes
 from worker.backup.side_file_keeping import SideFiles
 from worker.backup.work import Method, Subject, Target, Work, put_back_safely
+
+if TYPE_CHECKING:
+    from shared.export.raw_digests import RawDigests
 
 log: Final = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class Export:
         self._ready: _Ready | None = None
         self._moment: FrozenVm | None = None
         self._frozen: Frozen | None = None
+        self._digests: RawDigests | None = None
 
     def run(self) -> Sidecar:
         """Exports, checks and seals the copy under its partial name; returns its sidecar.
@@ -84,14 +88,19 @@ class Export:
         return publication_event(self._work, self._moment.fingerprint)
 
     def keep_clones(self) -> None:
-        """The copy counts: what was frozen for it serves the next one."""
+        """The copy counts: what was frozen or noted for it serves the next one."""
+        stamp, index = self._target.stamp, self._target.final_path("index")
         if self._frozen:
-            self._frozen.keep(self._target.stamp, self._target.final_path("index"))
+            self._frozen.keep(stamp, index)
+        if self._digests:
+            self._digests.keep(stamp, index)
 
     def discard_clones(self) -> None:
-        """Removes what was frozen and is not kept. May be repeated."""
+        """Removes what was frozen or noted and is not kept. May be repeated."""
         if self._frozen:
             self._frozen.discard()
+        if self._digests:
+            self._digests.discard()
 
     def undo(self) -> None:
         """Undoes what was done to the VM and removes the partial files.
@@ -119,6 +128,7 @@ class Export:
         paused = ready.method if isinstance(ready.method, Paused) else None
         delta = plan_delta(work, target, ready.copies, ready.server, fallback.no_delta)
         freezer = frozen.freezer if frozen else None
+        self._digests = delta.digests
         engine = choose_engine(work.site, work.policy, machine, delta, fallback, freezer)
         if engine.reason:
             log.info("exported by VBoxManage: %s", engine.reason, extra={"vm": work.held.key})
@@ -142,6 +152,7 @@ class Export:
         return Exported(
             fingerprint=moment.fingerprint if moment else ready.method.conclude(),
             frozen=frozen is not None and frozen.done,
+            compared=delta.digests is not None and delta.digests.begun,
             engine=engine,
             traffic=traffic,
             seconds=seconds,

@@ -46,12 +46,14 @@ _PAUSE_SECONDS: Final = 10.0
 class Exported:
     """An export that has ended, and is not checked yet.
 
-    `frozen`: it was made of clones of the disks, and the VM could be used meanwhile. `not_paused`:
-    why its VM was copied live, which was to be paused. `paused_seconds`: how long it stood still.
+    `frozen`: it was made of clones of the disks, and the VM could be used meanwhile. `compared`:
+    what is on the disks was noted, and the next copy may take it over. `not_paused`: why its VM was
+    copied live, which was to be paused. `paused_seconds`: how long it stood still.
     """
 
     fingerprint: Fingerprint
     frozen: bool
+    compared: bool
     engine: ChosenEngine
     traffic: Traffic
     seconds: float
@@ -89,7 +91,7 @@ def check(work: Work, target: Target, exported: Exported) -> Checked:
         pace = work.site.pace(stop)
         name, traffic = target.partial("ova"), exported.traffic
         scsi.mend(target.directory, name)
-        if not (exported.frozen and traffic.index):
+        if not ((exported.frozen or exported.compared) and traffic.index):
             return Checked(
                 check_ova(target.directory, name, progress=progress, should_stop=stop, pace=pace)
             )

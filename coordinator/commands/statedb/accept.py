@@ -58,6 +58,7 @@ def accept(invocation: Invocation, *, yes: bool, as_json: bool, dry_run: bool) -
     Changes nothing on the NAS. Clones of disk images that were kept for a repository that is given
     up are removed from this host.
     """
+    from shared.frozen.digest_files import digest_files
     from shared.frozen.directory import remove_all
     from shared.nas.repository import accept_repository
 
@@ -76,6 +77,8 @@ def accept(invocation: Invocation, *, yes: bool, as_json: bool, dry_run: bool) -
     accept_repository(configuration.nas, configuration.host.state_directory, found.repository)
     if found.known and found.known != found.repository:
         remove_all(configuration.host.state_directory, found.known)
+        for file in digest_files(configuration.host.state_directory, found.known):
+            file.remove()
     _say(found, "accepted", as_json=as_json, accepted=True)
     return ExitCode.DONE
 

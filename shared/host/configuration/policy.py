@@ -147,7 +147,9 @@ class VmPolicy(Section):
             "Save work where that is safe (auto): on a file system with reflinks (XFS, btrfs) a "
             "VM's images are cloned in a moment and exported from there, so that it can be started "
             "a second after its backup began, and where the NAS copies by itself the next backup "
-            "reads only what changed. off: the VM is locked while all of it is read."
+            "reads only what changed. On other file systems all is read, and the VM locked "
+            "meanwhile, but only what changed is compressed and sent. off: all is read, and sent "
+            "where the NAS does not have the same already."
         ),
     )
 

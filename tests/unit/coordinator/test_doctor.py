@@ -445,7 +445,7 @@ class TestEngines:
             return
         (check,) = found
         assert check.verdict == "ok"
-        assert check.seen.startswith("does nothing for db, web, of which each backup reads all")
+        assert check.seen.startswith("makes no clones for db, web, of which each backup reads all")
         assert check.seen.endswith("makes no reflink clones (XFS with reflinks and btrfs do)")
         assert not [each for each in self.examine(box, "auto") if "changed" in each.name]
 

@@ -11,7 +11,7 @@ import random
 import shutil
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from shared.export.disk_writing import LockedSink
 from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.export.takeover import PreviousDisk
 from shared.frozen.extents import SHARED, read_extents
-from shared.frozen.kept_clones import KeptClones, KeptNote
+from shared.frozen.kept_clones import KeptNote
 from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.reflink import clone
 from shared.host.errors import CopyError
@@ -134,7 +134,7 @@ class Maker:
         delta = stack.enter_context(Delta(plan, ova))
         chain = stack.enter_context(Chain.open(clones))
         kept = self.note.read()
-        section = delta.previous(PLACE, kept) if kept else None
+        section = delta.previous(PLACE, kept.stamp, kept.index) if kept else None
         previous = None
         if kept and section:
             previous = PreviousDisk.of_clones(section, kept.disks[PLACE], chain, stack)
@@ -421,19 +421,13 @@ def test_clones_of_another_copy_or_index_are_not_used(xfs: Path) -> None:
     for other in ("", "0" * 64):
         plan = DeltaPlan(xfs / f"y{other}.index", *before, 1000, unread=other)
         with Delta(plan, xfs / "y.ova") as delta:
-            assert delta.previous(PLACE, kept) is None, "not the sealed one"
+            assert delta.previous(PLACE, kept.stamp, kept.index) is None, "not the sealed one"
     plan = DeltaPlan(xfs / "x.index", *before, 1000, unread=sealed)
     with Delta(plan, xfs / "x.ova") as delta:
-        assert delta.previous(PLACE, kept) is not None
-        assert delta.previous("SATA-1-0", kept) is None
-        for other in ({"stamp": "2"}, {"index": "0" * 64}):
-            values: Mapping[str, object] = {
-                "stamp": kept.stamp,
-                "index": kept.index,
-                "disks": kept.disks,
-                **other,
-            }
-            assert delta.previous(PLACE, KeptClones(**values)) is None  # type: ignore[arg-type]
+        assert delta.previous(PLACE, kept.stamp, kept.index) is not None
+        assert delta.previous("SATA-1-0", kept.stamp, kept.index) is None
+        assert delta.previous(PLACE, "2", kept.index) is None
+        assert delta.previous(PLACE, kept.stamp, "0" * 64) is None
 
 
 def test_what_follows_a_changed_grain_is_shared_with_the_copy_before(xfs: Path) -> None:
