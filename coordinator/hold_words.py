@@ -7,6 +7,7 @@ from typing import Any
 from coordinator import text
 from shared.copies.catalogue import Copy
 from shared.host.printable import printable
+from shared.output import pasteable
 from shared.state.hold import Hold, merged
 from shared.state.records import VmRecord
 from shared.state.rules.holds import Held
@@ -24,7 +25,7 @@ def document(hold: Hold) -> dict[str, Any]:
         "guest_uuid": hold.uuid or None,
         "since": hold.since,
         "ended": hold.ended or None,
-        "ends": hold.ends,
+        "ends": pasteable(hold.ends),
     }
 
 
@@ -33,7 +34,7 @@ def documents(found: Iterable[Held], stuck: AllStuck) -> list[dict[str, Any]]:
     rows = []
     for each in found:
         why = None if each.hold.ended else stuck.get(each.hold.holder)
-        problem = boot_remedies.words(why) if why else None
+        problem = pasteable(boot_remedies.words(why)) if why else None
         rows.append({**document(each.hold), "vm": each.vm, "problem": problem})
     return rows
 

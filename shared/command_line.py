@@ -33,6 +33,8 @@ class Invocation:
     log_format: str = "text"
     #: What the command ends with if it cannot say its answer, where that has a code of its own.
     unanswered: int | None = None
+    #: What this host is called, once a command has opened its site.
+    node: str = field(default="", init=False, compare=False)
     #: The configuration that was read, after what it is known by.
     _read: "tuple[object, Configuration] | None" = field(
         default=None, init=False, repr=False, compare=False
@@ -70,6 +72,7 @@ class Invocation:
         from shared.site import open_site
 
         site = open_site(self.configuration(), SystemClock(), reading=reading)
+        self.node = site.node
         site.database.may_give_up_reserve = may_give_up_reserve
         for warning in site.database.warnings:  # here, so that no command forgets it
             output.warn(warning)

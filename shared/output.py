@@ -18,7 +18,7 @@ from shared.host.printable import json_line, printable, printable_lines, quoted
 _JSON: Final = "shared.output.json"
 _WARNED: Final = "shared.output.warned"
 #: A command of ours that somebody may paste, on this host.
-_ON_A_HOST: Final = re.compile(r"\bon \S+: $")
+_ON_A_HOST: Final = re.compile(r"\bon (\S+): $")
 _COMMAND: Final = re.compile(r"(?<![\w/.-])vmbackup-(?:admin|lock|worker)(?= (?:-v )*[a-z])")
 
 
@@ -53,41 +53,57 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
-    """What a command did or would do, on stdout: one JSON document, or these lines for people."""
+    """What a command did or would do, on stdout: one JSON document, or these lines for people.
+
+    Commands in the lines can be pasted (`pasteable`).
+    """
     if as_json:
         print_json({"schema": 1, **document})
         return
     for line in lines:
-        say(line)
+        say(pasteable(line))
 
 
 def pasteable(text: str) -> str:
     """What to do, with the configuration in its commands that the running command was given."""
     context = click.get_current_context(silent=True)
-    return with_configuration(text, getattr(context.obj, "config", None) if context else None)
+    config, node = (
+        getattr(context.obj, name, None) if context else None for name in ("config", "node")
+    )
+    return with_configuration(text, config, node or "")
 
 
-def with_configuration(text: str, path: str | None) -> str:
-    """What to do, with `--config` in its commands; not in those that are for another host."""
+def with_configuration(text: str, path: str | None, node: str = "") -> str:
+    """What to do, with `--config` in its commands; not in those that are for another host.
+
+    `node`: what this host is called, if that is known.
+    """
     if path is None:
         return text
 
     def filled(found: re.Match[str]) -> str:
         elsewhere = _ON_A_HOST.search(text[: found.start()])
-        return found[0] if elsewhere else f"{found[0]} --config {quoted(path)}"
+        other = elsewhere is not None and elsewhere[1] != node
+        return found[0] if other else f"{found[0]} --config {quoted(path)}"
 
     return _COMMAND.sub(filled, text)
 
 
 def report(
-    error: VmBackupError, program: str, code: int, *, as_json: bool, config: str | None = None
+    error: VmBackupError,
+    program: str,
+    code: int,
+    *,
+    as_json: bool,
+    config: str | None = None,
+    node: str = "",
 ) -> None:
     """Says on stderr what went wrong and what to do about it, as text or as a JSON object.
 
     `code` is what the program ends with. `config` is the configuration that the command was given,
-    which those that help need, too.
+    which those that help need, too; `node` is what this host is called, if that is known.
     """
-    message, hint = (with_configuration(text, config) for text in (error.message, error.hint))
+    message, hint = (with_configuration(text, config, node) for text in (error.message, error.hint))
     if as_json:
         report_json(type(error).__name__, code, message, hint)
         return

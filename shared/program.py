@@ -191,6 +191,7 @@ def _report(invocation: Invocation, error: VmBackupError) -> int:
         code,
         as_json=invocation.errors_as_json,
         config=invocation.config,
+        node=invocation.node,
     )
     return code
 

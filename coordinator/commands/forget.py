@@ -6,7 +6,7 @@ from shared.command_line import Invocation, documented, dry_run_option, json_opt
 from shared.completion import VM
 from shared.host.errors import ExitCode
 from shared.host.printable import quoted
-from shared.output import answer, pasteable, warn
+from shared.output import answer, warn
 
 
 @documented(
@@ -57,10 +57,10 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
     if place and record and record.last_copy:
         name = quoted(record.uuid or str(place))
         ways = f"`vmbackup-admin copies {name}`, `vmbackup-admin restore {name}`"
-        lines.append(pasteable(f"to get at them: {ways}, `vmbackup-admin remove {name} STAMP`"))
+        lines.append(f"to get at them: {ways}, `vmbackup-admin remove {name} STAMP`")
     answer({**document, "dry_run": dry_run}, *lines, as_json=as_json)
     for waiting in in_place_waiting.found(site.configuration.host.state_directory, {}):
         if record and waiting.document["uuid"] == record.uuid:
-            warn(pasteable(waiting.line))
+            warn(waiting.line)
     if record and record.missing_since is None and record.node:
         warn(f"{record.node} still lists this VM: the next vmfind finds it again as NEW")

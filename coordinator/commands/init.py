@@ -8,7 +8,7 @@ import click
 from coordinator.options import FiniteRange
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, LockedError
-from shared.output import answer, pasteable
+from shared.output import answer
 
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration
@@ -97,10 +97,8 @@ def _tell(configuration: "Configuration", made: "DatabaseVersion", *, as_json: b
             f"made the state database {made.repository} in {nas.state} (generations by "
             f"{made.primitive})"
         ),
-        pasteable(
-            "next: `vmbackup-admin doctor`, then `vmbackup-worker run` by cron on each host; "
-        )
-        + f"{configuration.host.node} is this one",
+        "next: `vmbackup-admin doctor`, then `vmbackup-worker run` by cron on each host; "
+        f"{configuration.host.node} is this one",
         as_json=as_json,
     )
 

@@ -10,7 +10,7 @@ from coordinator.options import FiniteRange
 from coordinator.vm_rows import unfinished_text
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
-from shared.output import print_json, say, warn
+from shared.output import pasteable, print_json, say, warn
 from shared.state.contents import Contents
 from shared.state.rules import holds, unfinished
 from shared.tasks.hold_judgement import read_stuck
@@ -97,7 +97,7 @@ def _print_below(heading: str, lines: Sequence[str]) -> None:
     if lines:
         say(heading)
     for line in lines:
-        say(f"  {line}")
+        say(f"  {pasteable(line)}")
 
 
 def _columns(lock: Lock, names: Mapping[str, str]) -> list[str]:

@@ -10,7 +10,7 @@ from coordinator.commands.lock_list import doing, names_in
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.completion import LOCK
 from shared.host.errors import ExitCode, UsageError
-from shared.output import print_json, say
+from shared.output import pasteable, print_json, say
 from shared.tasks.hold_judgement import read_stuck
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def find(locks: "list[Lock]", contents: "Contents", name: str) -> "Lock | None":
 def _facts(lock: "Lock", names: Mapping[str, str]) -> list[tuple[str, str]]:
     return [
         ("Lock", f"{lock.name} ({lock.kind})"),
-        ("State", f"{lock.state}: {lock.why}"),
+        ("State", pasteable(f"{lock.state}: {lock.why}")),
         ("Session", lock.session or ""),
         ("Host", f"{lock.node} ({lock.host})" if lock.node != lock.host else lock.host),
         ("Process", str(lock.pid or "")),

@@ -168,7 +168,7 @@ def _show(seen: _Seen, *, as_json: bool) -> None:
     else:
         say(seen.none)
     for line in (*(each.line for each in booted), *(each.line for each in back)):
-        say(line)
+        say(pasteable(line))
 
 
 def _rows(

@@ -390,6 +390,10 @@ def test_it_says_what_its_server_doubts(
     ran = operator.admin("boot", "web", "--network", "--json")
     assert json.loads(ran.stdout)["warnings"] == [doubt]
     assert doubt in operator.admin("boot", "web", "--network").stderr
+    ran = operator.admin("--config", str(operator.config), "boot", "web", "--network")
+    for way in ("--finish", "--discard"):  # it can be pasted, as any command that is named
+        ends = f"vmbackup-admin --config {operator.config} boot {way} trial"
+        assert ends in ran.stdout, ran.output
 
 
 @pytest.mark.parametrize("kind", ["Writethrough", "Immutable", "Shareable", "MultiAttach"])
