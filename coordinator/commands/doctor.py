@@ -82,7 +82,13 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
             return
     yield from guarded(
         "VirtualBox",
-        lambda: virtualbox.examine(configuration.virtualbox, bounded, clock, os.environ),
+        lambda: virtualbox.examine(
+            configuration.virtualbox,
+            configuration.host.state_directory,
+            bounded,
+            clock,
+            os.environ,
+        ),
     )
     yield from guarded(
         "engines", lambda: engines.examine(configuration, bounded, clock, os.environ)

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 def finish(invocation: Invocation, vm: str, *, as_json: bool, dry_run: bool) -> ExitCode:
     """Removes the disks that VM had before it was taken back."""
-    from coordinator.restore import in_place_settling
+    from coordinator.restore import in_place_settling, in_place_unnoted
     from shared.tasks import disk_swap
 
     site = invocation.site(reading=dry_run)
     record, note = _meant(site, vm)
     key = record.key if record is not None else vm
     swap = note.read()
+    if swap is None and record is not None:
+        in_place_unnoted.require_none(site, key, record.uuid)
     before = record.restored if record is not None else None
     if swap is None and record is not None and before and before.uuid == record.uuid:
         return _finished_before(vm, before, as_json=as_json, dry_run=dry_run)

@@ -1,6 +1,7 @@
 """What a person has begun on this host and not ended: VMs that run from copies, disks that wait."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coordinator.doctor.result import Check
@@ -12,6 +13,7 @@ from shared.tasks.boots_here import Shown
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration
     from shared.site import Site
+    from shared.virtualbox.inventory import Machine
 
 _RUNS = "running from a copy"
 _BACK = "taken back in place"
@@ -28,6 +30,16 @@ def examine(configuration: "Configuration") -> Iterator[Check]:
         yield Check(_RUNS, "warn" if hint else "ok", shown.line, hint)
     for waiting in in_place_waiting.found(state, {}):
         yield Check(_BACK, "warn", waiting.words, waiting.remedy)
+
+
+def examine_beside(state_directory: Path, machines: Collection["Machine"]) -> Iterator[Check]:
+    """The disks of before beside those of VMs that were taken back, if no note knows of them."""
+    from coordinator.restore import in_place_unnoted
+
+    for machine in machines:
+        if paths := in_place_unnoted.beside(machine, machines, state_directory):
+            vm = machine.name or machine.uuid
+            yield Check(_BACK, "warn", *in_place_unnoted.told(vm, paths, state_directory))
 
 
 def _remedy(shown: Shown) -> str:

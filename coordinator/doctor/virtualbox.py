@@ -4,7 +4,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from coordinator.doctor import unfinished
 from coordinator.doctor.patience import ANSWER_SECONDS
 from coordinator.doctor.result import Check
 from coordinator.users import name_of
@@ -20,7 +22,11 @@ _TRIED = 7
 
 
 def examine(
-    configured: VirtualBox, runner: Runner, clock: Clock, environment: Mapping[str, str]
+    configured: VirtualBox,
+    state_directory: Path,
+    runner: Runner,
+    clock: Clock,
+    environment: Mapping[str, str],
 ) -> Iterator[Check]:
     """Everything about VirtualBox. Raises `VBoxManageError` when it does not answer."""
     vboxmanage = VBoxManage(
@@ -44,6 +50,7 @@ def examine(
                 f"{machine.name or machine.uuid}: {machine.reason}",
                 "it is not backed up until that is mended",
             )
+    yield from unfinished.examine_beside(state_directory, machines.values())
     if machines:
         running = sum(machine.running for machine in machines.values())
         yield Check("VirtualBox: VMs", "ok", f"{len(machines)} VMs, {running} of them running")

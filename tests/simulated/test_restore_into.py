@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.restore import in_place_disks, in_place_settling
+from coordinator.restore import in_place_disks, in_place_settling, in_place_unnoted
 from shared.frozen.store import RoomLimit
 from shared.host.errors import ConfigurationError, CopyError, ExitCode, NasError
 from shared.ova.disk import Chain
@@ -133,6 +133,42 @@ def test_it_is_what_it_was_at_the_copy_and_is_backed_up_again(rig: Rig, vm: Simu
     assert rig.record("web01").status == State.CLEAN
     used(vm)
     assert contents(vm) != newest, "its guest goes on"
+
+
+def test_disks_of_before_that_no_note_knows_are_told_of(rig: Rig, vm: SimulatedVm) -> None:
+    used(vm)
+    kept = ask(rig, "restore", "--into", "web01", DISCARD)["old_disks"]
+    assert isinstance(kept, list)
+    state, aside = rig.folder / "state-alpha", rig.folder / "aside"
+    doctor = [check for check in ask(rig, "doctor")["checks"] if "of one: " in check["seen"]]  # type: ignore[attr-defined]
+    assert not doctor, "they are noted"
+    state.rename(aside)
+    for words in ((), ("--dry-run",)):
+        refused = admin(rig, "restore", "--into", "web01", "--finish", *words)
+        assert refused.exit_code == ExitCode.STATE_REFUSED
+        assert f"nothing is noted in {state} of a restore of web01 in place" in refused.stderr
+        assert all(path in refused.stderr for path in kept)
+        assert "put it back" in refused.stderr
+    (check,) = (check for check in ask(rig, "doctor")["checks"] if "of one: " in check["seen"])  # type: ignore[attr-defined]
+    assert (check["name"], check["verdict"]) == ("taken back in place", "warn")
+    assert all(path in check["seen"] for path in kept)
+    shutil.rmtree(state)
+    aside.rename(state)
+    assert admin(rig, "restore", "--into", "web01", "--finish").exit_code == 0
+
+
+def test_a_disk_of_before_that_another_vm_has_is_not_called_one_to_delete(
+    rig: Rig, vm: SimulatedVm
+) -> None:
+    mine, other = (rig.site().machine(uuid) for uuid in (vm.uuid, rig.host().make_vm("db").uuid))
+    assert mine is not None
+    assert other is not None
+    old = Path(f"{mine.images[0].location}.{'0' * 32}.vmbackup-old")
+    old.touch()
+    state = rig.folder / "state-alpha"
+    assert in_place_unnoted.beside(mine, [other], state) == [str(old)]
+    image = replace(other.images[0], location=str(old))
+    assert in_place_unnoted.beside(mine, [replace(other, chains=((image,),))], state) == []
 
 
 def test_what_is_noted_of_a_vm_that_was_deleted_ends_when_its_old_disks_are_gone(

@@ -309,7 +309,10 @@ class TestVirtualBox:
         from shared.host.processes import SubprocessRunner
 
         configured = VirtualBox(vboxmanage=str(program or box.vboxmanage), home=box.home)
-        return list(virtualbox.examine(configured, SubprocessRunner(), SystemClock(), os.environ))
+        state = box.vms / "no-state"
+        return list(
+            virtualbox.examine(configured, state, SubprocessRunner(), SystemClock(), os.environ)
+        )
 
     @pytest.mark.broad
     def test_no_vms_at_all_are_usually_the_wrong_user(self, box: SimulatedHost) -> None:
