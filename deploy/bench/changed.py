@@ -149,10 +149,14 @@ def measure_at(
 
 
 def _steps() -> Iterator[tuple[int | None, str]]:
-    """The first copy, and how much is changed before each other one, and how it lies."""
+    """The first copy, and how much is changed before each other one, and how it lies.
+
+    Little first: what is scattered leaves a disk in many extents, which later copies go through.
+    """
     yield None, ""
-    yield from itertools.product(CHANGED, ["grains"])
-    yield from itertools.product([percent for percent in CHANGED if percent], ["whole blocks"])
+    yield 0, ""
+    changed = [percent for percent in CHANGED if percent]
+    yield from itertools.product(changed, ["whole blocks", "grains"])
 
 
 def _named(percent: int | None, how: str) -> str:
