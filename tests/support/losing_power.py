@@ -51,12 +51,12 @@ class Device:
 
     def end(self) -> None:
         """It is not mounted any more."""
-        for place in (self.place, self._shown):
-            wait_for(lambda place=place: _unmounted(place), f"{place} to be unmounted", 60)
+        wait_for(lambda: _unmounted(self.place), f"{self.place} to be unmounted", 60)
+        subprocess.run(["umount", "--lazy", self._shown], check=True)
         try:
             self._server.wait(5)
         except subprocess.TimeoutExpired:  # a namespace that another test made has it mounted still
-            self._server.terminate()
+            self._server.kill()
             self._server.wait(60)
 
     def settle(self) -> None:
