@@ -17,6 +17,7 @@ from shared.copies.names import final_name
 from shared.host.clock import timestamp
 from shared.host.errors import CopyError, UsageError, VBoxManageError, VmBackupError
 from shared.host.host_lock import host_lock
+from shared.host.notes import write_flushed
 from shared.host.printable import option
 from shared.ova.vdi_writing import TargetError
 from shared.serving import starting
@@ -193,9 +194,9 @@ def _register(site: Site, note: BootNote, way: Way) -> Machine:
         back = put_back(settings, how.kept, note.folder, name=note.name, with_host_access=False)
         made = back.settings if way.network else isolated(back.settings)
         settings_file = note.folder / f"{folder_name(note.name)}.vbox"
-        settings_file.write_bytes(made)
+        write_flushed(settings_file, made)
         if how.nvram is not None:
-            settings_file.with_suffix(".nvram").write_bytes(how.nvram)
+            write_flushed(settings_file.with_suffix(".nvram"), how.nvram)
     except (UnknownSettingsError, SettingsError) as error:
         raise CopyError(f"its settings cannot be used: {error}") from None
     except OSError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.errors import VBoxManageError
+from shared.host.notes import write_flushed
 from shared.site import Site
 from shared.tasks.direct_plan import kept_settings
 from shared.tasks.firmware_variables import read_variables
@@ -78,7 +79,7 @@ def _put_back(what: ImportPlan, note: ImportNote, imported: bytes, kept: bytes |
     back = put_back(
         imported, kept, note.folder, name=note.name, with_host_access=what.with_host_access
     )
-    note.settings_file.write_bytes(back.settings)
+    write_flushed(note.settings_file, back.settings)
     return back
 
 
@@ -100,11 +101,8 @@ def _register(site: Site, note: ImportNote, back: PutBack) -> list[str]:
 def _bring_firmware_variables(what: ImportPlan, note: ImportNote) -> None:
     """A VM with BIOS and TPM has its keys in this file, and not in its `.ova`."""
     target = note.settings_file.with_suffix(".nvram")
-    if what.nvram is None or target.exists():
-        return
-    data = read_variables(what.nvram)
-    with target.open("xb") as file:
-        file.write(data)
+    if what.nvram is not None and not os.path.lexists(target):
+        write_flushed(target, read_variables(what.nvram))
 
 
 def _attach_as(site: Site, uuid: str, kind: DiskKind) -> list[str]:

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 from shared.copies.catalogue import Copy
 from shared.host.errors import CopyError, VBoxManageError
+from shared.host.notes import write_flushed
 from shared.ova.unpacking import Unpacker
 from shared.ova.vdi_writing import DiskFile, TargetError, VdiFile
 from shared.site import Site
@@ -52,9 +53,9 @@ def make_directly(
             keep_macs=what.keep_macs,
             with_host_access=what.with_host_access,
         )
-        note.settings_file.write_bytes(settings)
+        write_flushed(note.settings_file, settings)
         if how.nvram is not None:
-            note.settings_file.with_suffix(".nvram").write_bytes(how.nvram)
+            write_flushed(note.settings_file.with_suffix(".nvram"), how.nvram)
         register(site, note.uuid, note.settings_file)
     except UnknownSettingsError as error:
         raise NotDirectError(str(error)) from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.errors import UsageError, VBoxManageError, VmBackupError
+from shared.host.notes import write_flushed
 from shared.site import Site
 from shared.tasks import import_leftovers, import_note
 from shared.tasks.import_note import ImportNote
@@ -96,7 +97,7 @@ def _write_under_its_name(site: Site, what: ImportPlan, note: ImportNote) -> str
     """Writes the settings of the VM, which is not registered, under its own name."""
     name = folder_name(what.name)
     data = renamed(read_file(str(note.settings_file), site.clock.sleep), what.name)
-    (note.folder / f"{name}.vbox").write_bytes(data)
+    write_flushed(note.folder / f"{name}.vbox", data)
     with contextlib.suppress(FileNotFoundError):
         (note.folder / f"{note.name}.nvram").rename(note.folder / f"{name}.nvram")
     for old in (note.settings_file, Path(f"{note.settings_file}-prev")):

@@ -75,6 +75,19 @@ class Note:
             ) from None
 
 
+def write_flushed(path: Path, data: bytes) -> None:
+    """Writes a file, and brings it to the disk, with its name where that can be.
+
+    Raises `OSError`.
+    """
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    with contextlib.suppress(OSError):
+        flush_directory(path.parent)
+
+
 def flush_directory(directory: Path) -> None:
     """Brings to the disk which names are in a directory. Raises `OSError`."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)

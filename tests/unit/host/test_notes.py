@@ -9,7 +9,7 @@ import pytest
 
 from shared.host.documents import LIMIT, read_own
 from shared.host.errors import ConfigurationError
-from shared.host.notes import Note
+from shared.host.notes import Note, write_flushed
 
 
 def test_what_is_written_is_read_and_replaces_what_was_noted(tmp_path: Path) -> None:
@@ -64,6 +64,24 @@ def test_its_name_is_brought_to_the_disk_after_its_bytes(
     note.write({"a": 1})
     assert flushed == [(False, False), (True, True)]
     assert note.read() == {"a": 1}
+
+
+def test_a_file_is_brought_to_the_disk_with_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The firmware variables of a VM that was restored are there after a power cut."""
+    flushed = []
+
+    def seen(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        flushed.append((path, path.stat().st_size if path.is_file() else 0))
+        if path.is_dir():
+            raise OSError(errno.EINVAL, "this file system does not flush directories")
+
+    monkeypatch.setattr(os, "fsync", seen)
+    write_flushed(tmp_path / "web01.nvram", b"variables")
+    assert flushed == [(tmp_path / "web01.nvram", 9), (tmp_path, 0)]
+    assert (tmp_path / "web01.nvram").read_bytes() == b"variables"
 
 
 @pytest.mark.timeout(20)
