@@ -137,13 +137,13 @@ def _left(place: Path) -> MountedCopy | None:
 def free(place: Path, runner: Runner) -> Path:
     """The directory, empty and with nothing mounted: what a crash has left there is cleaned up.
 
-    Raises `UsageError`.
+    A server there that does not answer is not waited for. Raises `UsageError`.
     """
     found = at(Path(os.path.abspath(place)))
-    if found is not None and not found.alive:
+    if found is not None:
+        if (life := found.life(_LOOK_SECONDS)) != Life.GONE:
+            raise refusals.taken(found.place, found.what, hangs=life == Life.HANGS)
         unmount(found, runner, lazily=True)
-    elif found is not None:
-        raise UsageError(f"{place} has a copy already: {found.what}", hint="umount it first")
     if not place.is_dir():
         raise UsageError(f"{place} is no directory", hint="make it first")
     if any(place.iterdir()):

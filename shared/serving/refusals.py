@@ -3,7 +3,7 @@
 import pwd
 from typing import Final
 
-from shared.host.errors import LockedError
+from shared.host.errors import LockedError, UsageError
 from shared.host.printable import quoted
 
 _BY_FORCE: Final = "--force unmounts it all the same"
@@ -12,6 +12,20 @@ _BY_FORCE: Final = "--force unmounts it all the same"
 def unmountable(place: str, why: str, hint: str) -> LockedError:
     """Why not, and what helps."""
     return LockedError(f"{place} cannot be unmounted: {why}", hint=hint)
+
+
+def taken(place: str, what: str, *, hangs: bool) -> UsageError:
+    """A copy is mounted there already; `hangs`: its server does not answer."""
+    umount = "vmbackup-admin umount"
+    if not hangs:
+        return UsageError(
+            f"{place} has a copy already: {what}", hint=f"`{umount} {quoted(place)}` first"
+        )
+    return UsageError(
+        f"{place} has a copy already, whose server does not answer: {what}",
+        hint="it was stopped, hangs, or waits for the NAS: "
+        f"`{umount} --force {quoted(place)}` ends it; or another directory",
+    )
 
 
 def open_file(place: str) -> LockedError:

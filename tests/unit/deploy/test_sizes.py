@@ -35,7 +35,6 @@ SMALL_MODULES = {
     "shared/nas/probe.py": "a program: it may hang at the NAS",
     "shared/reports/page/forecast.py": "a sentence that is tested without a page",
     "shared/serving/mount_table.py": "what the kernel says, apart from what is ours of it",
-    "shared/serving/refusals.py": "words, apart from what is looked at",
     "shared/state/sessions/silence.py": "works without a database",
     "shared/state/store/lease_marker.py": "a file of its own on the NAS",
     "shared/state/store/stand_in.py": "a database that is none",
