@@ -59,6 +59,11 @@ class _Header(Document):
     disks: Annotated[tuple[_Section, ...], FROM_JSON]
 
 
+def record(number: int, digest: bytes) -> bytes:
+    """A grain as it stands in the file."""
+    return _RECORD.pack(number, digest)
+
+
 class GrainHash:
     """Makes the digests of grains."""
 
@@ -108,11 +113,13 @@ class LastDigests:
     def _columns(self, first: int, count: int) -> Iterator[GrainColumns]:
         for done in range(0, count, _AT_ONCE):
             size = _RECORD.size * min(_AT_ONCE, count - done)
-            data = os.pread(
-                self._file.fileno(), size, _HEADER_BYTES + (first + done) * _RECORD.size
-            )
+            place = _HEADER_BYTES + (first + done) * _RECORD.size
+            try:
+                data = os.pread(self._file.fileno(), size, place)
+            except OSError:
+                data = b""
             if len(data) != size:
-                return  # what is cut off is not known
+                return  # what is cut off, or cannot be read, is not known
             numbers, digests = zip(*_RECORD.iter_unpack(data), strict=True)
             yield GrainColumns(numbers, digests=digests)
 
@@ -163,7 +170,7 @@ class RawDigests:
         self._sections[-1] = (place, count + len(grains.numbers))
         pairs = zip(grains.numbers, grains.digests, strict=True)
         try:
-            self._file.write(b"".join([_RECORD.pack(*pair) for pair in pairs]))
+            self._file.write(b"".join([record(*pair) for pair in pairs]))
         except OSError as error:
             self._fail(error)
 

@@ -3,7 +3,9 @@
 The oracle of each copy is the disk as qemu-img reads it (`Backups.run`).
 """
 
+import errno
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from shared.copies import catalogue
 from shared.copies.names import final_name
+from shared.export import raw_digests
 from shared.export.raw_digests import RawDigests
 from shared.frozen.digest_files import DigestFile, digest_files
 from shared.host.errors import NasError
@@ -121,6 +124,54 @@ def test_digests_of_a_worker_that_died_go_with_the_next_tick(
     third = backups.run()
     assert third.read_in_full
     assert third.stamp > first.stamp
+
+
+@pytest.mark.parametrize("writes", [0, 2], ids=["nothing", "a part"])
+def test_a_copy_whose_digests_cannot_be_noted_is_not_one_that_was_read_in_full(
+    backups: Backups, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """It takes over what the copy before has, by the digests of that, which can be read."""
+    first = backups.run()
+    written = []
+
+    def full(*_: object) -> bytes:
+        written.append(1)
+        if len(written) > writes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return bytes(20)
+
+    used(backups.vm)
+    with monkeypatch.context() as patched:
+        patched.setattr(raw_digests, "record", full)
+        second = backups.run()
+    assert second.wire is not None
+    assert second.wire.copied > 3 << 20
+    assert (second.read_in_full, second.taken_from) == (False, (first.stamp,))
+    assert second.index is not None
+    good = [copy.stamp for copy in catalogue.read(backups.rig.nas / "web01", None).good]
+    assert good == [first.stamp, second.stamp], "the last one that was read in full stays"
+    used(backups.vm)
+    assert backups.run().read_in_full, "nothing is known by digests"
+
+
+def test_digests_that_cannot_be_read_are_done_without(
+    backups: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backups.run()
+    used(backups.vm)
+    pread = os.pread
+
+    def failing_pread(descriptor: int, count: int, position: int) -> bytes:
+        if "/digests/" in os.readlink(f"/proc/self/fd/{descriptor}") and position:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, count, position)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", failing_pread)
+        second = backups.run()
+    assert second.wire is not None
+    assert second.wire.copied > 3 << 20, "the NAS copies what is compressed to the same bytes"
+    assert second.read_in_full
 
 
 def test_a_host_that_comes_back_with_an_older_state_sends_everything(backups: Backups) -> None:

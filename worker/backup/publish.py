@@ -91,7 +91,7 @@ def check(work: Work, target: Target, exported: Exported) -> Checked:
         pace = work.site.pace(stop)
         name, traffic = target.partial("ova"), exported.traffic
         scsi.mend(target.directory, name)
-        if not ((exported.frozen or exported.compared) and traffic.index):
+        if not (traffic.index and (exported.frozen or exported.compared or traffic.parts)):
             return Checked(
                 check_ova(target.directory, name, progress=progress, should_stop=stop, pace=pace)
             )
@@ -154,6 +154,8 @@ def seal(work: Work, target: Target, exported: Exported, found: Checked, refused
     """
     site, engine, traffic = work.site, exported.engine, exported.traffic
     _refuse_unkept(work, refused)
+    if traffic.parts and (found.ova.sha256 or found.index is None):
+        raise CopyError("a copy with grains that nobody read was checked like a whole one")
     sidecar = Sidecar(
         stamp=target.stamp,
         claim=target.claim,
