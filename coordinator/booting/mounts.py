@@ -34,14 +34,14 @@ def require_answer(note: BootNote) -> None:
 
     Before VirtualBox is asked for the VM, or anybody for its disks: those wait as long as it does.
     """
-    where = replace(note, folder=boot_mounts.moved_to(note) or note.folder).place
+    note = replace(note, folder=boot_mounts.moved_to(note) or note.folder)
     server = note.server
     known = server is not None and server.is_certain()
     pid = server.pid if server is not None and known else None
     who = "their server" if pid is None else f"their server, process {pid},"
     if pid is not None and is_stopped(pid):
         raise LockedError(
-            f"the disks of {note.name!r} in {where} do not answer: {who} was stopped",
+            f"the disks of {note.name!r} in {note.place} do not answer: {who} was stopped",
             hint=f"`kill -CONT {pid}` lets it go on; then again",
         )
     found = mount_of(note)
@@ -49,8 +49,8 @@ def require_answer(note: BootNote) -> None:
         which = "PID" if pid is None else str(pid)
         find = "`pgrep -af coordinator.booting.disk_server` names it; " if pid is None else ""
         raise LockedError(
-            f"the disks of {note.name!r} in {where} do not answer: {who} hangs, or waits for the "
-            "NAS",
+            f"the disks of {note.name!r} in {note.place} do not answer: {who} hangs, or waits for "
+            "the NAS",
             hint=f"when the NAS is away: again when it is back; else {find}`kill -KILL {which}` "
             "ends it: what its guest had flushed is kept; then again",
         )

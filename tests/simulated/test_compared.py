@@ -91,6 +91,14 @@ def test_nothing_is_noted_of_a_vm_whose_copies_are_whole(
     assert kept(backups) == []
 
 
+def test_where_the_host_is_short_of_room_copies_are_whole(backups: Backups) -> None:
+    backups.run()
+    used(backups.vm)
+    assert backups.run(clone_free=99).read_in_full
+    clone_sweep.sweep(backups.rig.site(changed="auto"))
+    assert kept(backups) == [], "those that there were are not of the newest copy"
+
+
 def test_a_backup_that_fails_leaves_the_digests_of_the_last_good_copy(
     backups: Backups, monkeypatch: pytest.MonkeyPatch
 ) -> None:

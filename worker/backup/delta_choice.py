@@ -80,13 +80,15 @@ def may_be_unread(work: Work, there: Catalogue) -> bool:
 
 def _digests_for(work: Work, target: Target) -> "RawDigests | None":
     from shared.export.raw_digests import RawDigests
+    from shared.frozen.store import RoomLimit
 
     site = work.site
     state_directory, repository = (
         site.configuration.host.state_directory,
         site.database.version.repository,
     )
-    if not _may_once(work):
+    room = RoomLimit(site.configuration.backup.clone_free)
+    if not _may_once(work) or room.reached_in([state_directory]):
         return None
     return RawDigests(state_directory, repository, work.record.uuid, target.claim)
 

@@ -152,6 +152,18 @@ def test_one_that_hangs_is_named(
     assert ("pgrep -af" in raised.value.hint) != known
 
 
+def test_one_of_a_vm_whose_folder_was_renamed_is_asked_where_that_is_now(
+    note: BootNote, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hangs, renamed = SimpleNamespace(life=lambda: Life.HANGS), tmp_path / "renamed"
+    monkeypatch.setattr(boot_mounts, "moved_to", lambda _: renamed)
+    monkeypatch.setattr(
+        mounts, "mount_of", lambda asked: hangs if asked.folder == renamed else None
+    )
+    with pytest.raises(LockedError, match=f"in {renamed}.* hangs"):
+        mounts.require_answer(note)
+
+
 #: Serves what its argument says, and says the number of the server's process.
 STARTS = """
 import json, sys
