@@ -12,7 +12,7 @@ from shared.completion import VM
 from shared.copies import catalogue
 from shared.host.errors import ExitCode, IllegalMoveError, VmBackupError
 from shared.host.printable import quoted
-from shared.output import answer, print_json, say
+from shared.output import answer, print_json, say, warn
 from shared.state.rules import archive as archive_rules
 from shared.state.rules import vm_records
 from shared.state.states import State
@@ -120,6 +120,8 @@ def _run(
         )
     else:
         say(f"{outcome.key} is {outcome.status}; copies in place: {len(outcome.moved.stamps)}")
+    if purpose == "archive" and not (outcome.moved.stamps or outcome.moved.problems):
+        warn(f"there is no copy of {outcome.key}, and none is made while it is {State.ARCHIVED}")
     return ExitCode.FAILURE if outcome.moved.problems else ExitCode.DONE
 
 

@@ -1,5 +1,7 @@
 """`vmbackup-admin forget`."""
 
+from typing import Final
+
 import click
 
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
@@ -7,6 +9,9 @@ from shared.completion import VM
 from shared.host.errors import ExitCode
 from shared.host.printable import quoted
 from shared.output import answer, warn
+
+_STAY: Final = "its copies stay"
+_NONE_KNOWN: Final = "no copy of it is known of; what there is of it stays"
 
 
 @documented(
@@ -52,8 +57,8 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
     }
     known = f"{record.status}, host {record.node or 'unknown'}" if record else "unusable record"
     lines = [f"{'would forget' if dry_run else 'forgot'} {vm} ({known})"]
-    if place:
-        lines.append(f"its copies stay in {place!s}")
+    if place and record:
+        lines.append(f"{_STAY if record.last_copy else _NONE_KNOWN} in {place!s}")
     if place and record and record.last_copy:
         name = quoted(record.uuid or str(place))
         ways = f"`vmbackup-admin copies {name}`, `vmbackup-admin restore {name}`"

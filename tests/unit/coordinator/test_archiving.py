@@ -49,6 +49,12 @@ class TestArchive:
         record = web.record("web")
         assert (record.status, record.moving, record.claim) == (State.ARCHIVED, None, None)
 
+    def test_one_without_any_copy_is_warned_about(self, web: Operator) -> None:
+        web.add_vms("new")
+        told = web.admin("archive", "new")
+        assert (told.exit_code, "there is no copy of new" in told.stderr) == (0, True)
+        assert web.admin("archive", "web").stderr == ""
+
     def test_as_json(self, web: Operator) -> None:
         assert web.json("archive", "web") == {
             "schema": 1,
@@ -400,6 +406,11 @@ class TestForget:
     ) -> None:
         web.set("web", status=State.BACKUP_IN_PROGRESS)
         assert web.admin("forget", "web").exit_code == ExitCode.STATE_REFUSED
+
+    def test_of_one_without_copies_none_are_said_to_stay(self, web: Operator) -> None:
+        web.add_vms("new")
+        told = web.admin("forget", "new").stdout
+        assert ("its copies stay" in told, "no copy of it is known of" in told) == (False, True)
 
     def test_an_unknown_one(self, web: Operator) -> None:
         assert web.admin("forget", "nobody").exit_code == ExitCode.USAGE
