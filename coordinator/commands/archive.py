@@ -105,6 +105,11 @@ def _run(
             outcome = _unlisted(site, purpose, record, show)
     finally:
         text.progress("")
+    _tell(purpose, outcome, as_json=as_json)
+    return ExitCode.FAILURE if outcome.moved.problems else ExitCode.DONE
+
+
+def _tell(purpose: Purpose, outcome: "MoveResult", *, as_json: bool) -> None:
     if as_json:
         problems = [
             {"stamp": problem.stamp, "reason": problem.reason} for problem in outcome.moved.problems
@@ -122,7 +127,6 @@ def _run(
         say(f"{outcome.key} is {outcome.status}; copies in place: {len(outcome.moved.stamps)}")
     if purpose == "archive" and not (outcome.moved.stamps or outcome.moved.problems):
         warn(f"there is no copy of {outcome.key}, and none is made while it is {State.ARCHIVED}")
-    return ExitCode.FAILURE if outcome.moved.problems else ExitCode.DONE
 
 
 def _is_so_already(
