@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from coordinator import vm_argument
 from coordinator.commands import restore_into
 from shared.command_line import Invocation
-from shared.host.errors import ExitCode, UnknownVmError
+from shared.host.errors import ExitCode, IllegalMoveError, UnknownVmError
 from shared.output import answer
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ def finish(invocation: Invocation, vm: str, *, as_json: bool, dry_run: bool) -> 
         in_place_unnoted.require_none(site, key, record.uuid)
     before = record.restored if record is not None else None
     if swap is None and record is not None and before and before.uuid == record.uuid:
+        if before.node != site.node:
+            raise IllegalMoveError(
+                f"{vm} was taken back to {before.stamp} on {before.node}: whether its disks of "
+                "before are kept is known there",
+                hint=f"give this command on {before.node}",
+            )
         return _finished_before(vm, before, as_json=as_json, dry_run=dry_run)
     old = disk_swap.left_of_old(swap) if swap else ()
     if dry_run:

