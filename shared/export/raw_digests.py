@@ -89,7 +89,12 @@ class LastDigests:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Raises OSError, and `ValueError` for what is not understood. Close it."""
-        file = os.fdopen(os.open(path, _READ), "rb")
+        descriptor = os.open(path, _READ)
+        try:
+            file = os.fdopen(descriptor, "rb")
+        except OSError:  # it is a directory
+            os.close(descriptor)
+            raise
         try:
             text = os.pread(file.fileno(), _HEADER_BYTES, 0).rstrip(b"\0")
             return cls(file, _Header.from_json(documents.load(text)))
