@@ -18,14 +18,13 @@ from shared.export import raw_digests
 from shared.export.raw_digests import RawDigests
 from shared.frozen.digest_files import DigestFile, digest_files
 from shared.host.errors import NasError
-from shared.state.rules import vm_records
-from shared.tasks import archiving, verification
+from shared.tasks import verification
 from tests.simulated.test_engine_choice import failing
 from tests.simulated.test_frozen import used
-from tests.simulated.test_kept_clones import Backups
+from tests.simulated.test_kept_clones import Backups, archived, deleted, forgotten
 from tests.support.file_systems import mounted
 from tests.support.packages import require
-from worker import clone_sweep, vmfind
+from worker import clone_sweep
 from worker.backup import export
 
 pytestmark = pytest.mark.slow
@@ -195,27 +194,12 @@ def test_a_host_that_comes_back_with_an_older_state_sends_everything(backups: Ba
     assert backups.run().read_in_full
 
 
-def _archived(backups: Backups) -> None:
-    archiving.archive(backups.rig.site(), "web01")
-
-
-def _forgotten(backups: Backups) -> None:
-    backups.rig.site().database.commit_once(
-        lambda contents: vm_records.forget(contents, "web01"), "forget", "admin"
-    )
-
-
-def _deleted(backups: Backups) -> None:
-    backups.rig.host().run("unregistervm", backups.vm.uuid, "--delete")
-    vmfind.run(backups.rig.site())
-
-
 @pytest.mark.parametrize(
     ("what", "settings"),
     [
-        (_archived, {}),
-        (_forgotten, {}),
-        (_deleted, {}),
+        (archived, {}),
+        (forgotten, {}),
+        (deleted, {}),
         (lambda _: None, {"changed": "off"}),
     ],
     ids=["archived", "forgotten", "deleted", "off"],

@@ -101,17 +101,20 @@ def test_a_backup_that_fails_leaves_the_clones_of_the_last_good_copy(
     assert backups.run().unread > 0
 
 
-def _archived(backups: Backups) -> None:
+def archived(backups: Backups) -> None:
+    """Its VM is put into the archive."""
     archiving.archive(backups.rig.site(), "web01")
 
 
-def _forgotten(backups: Backups) -> None:
+def forgotten(backups: Backups) -> None:
+    """Its VM is known no more."""
     backups.rig.site().database.commit_once(
         lambda contents: vm_records.forget(contents, "web01"), "forget", "admin"
     )
 
 
-def _deleted(backups: Backups) -> None:
+def deleted(backups: Backups) -> None:
+    """Its VM is deleted in VirtualBox."""
     backups.rig.host().run("unregistervm", backups.vm.uuid, "--delete")
     vmfind.run(backups.rig.site())
 
@@ -119,9 +122,9 @@ def _deleted(backups: Backups) -> None:
 @pytest.mark.parametrize(
     ("what", "settings"),
     [
-        (_archived, {}),
-        (_forgotten, {}),
-        (_deleted, {}),
+        (archived, {}),
+        (forgotten, {}),
+        (deleted, {}),
         (lambda _: None, {"changed": "off"}),
         (lambda _: None, {"clone_free": 99}),
     ],
