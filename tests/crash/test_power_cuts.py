@@ -5,7 +5,6 @@ What was not flushed is gone, on real file systems: more than a kill takes away.
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +27,10 @@ from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.tasks.swap_note import Swap, SwapNote, SwappedDisk
 from shared.virtualbox import scratch
 from tests.support.copies import ova, vmdk
+from tests.support.drawing import SEED
 from tests.support.losing_power import MAKING, Device, broken_off, drawn_cuts, forgetful
 from tests.support.proving import PROVE
 
-SEED: Final = int(os.environ.get("VMBACKUP_CRASH_SEED") or time.time() // 3600)
 CUTS: Final = 100 if PROVE else 6
 GRAIN: Final = 65536
 DATA: Final = os.urandom(GRAIN)
